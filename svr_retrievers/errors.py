@@ -1,0 +1,199 @@
+"""Every error the package raises, with a stable code and a hint that says what to do.
+
+SVRError
+├── InputError (also ValueError)      the call was wrong; nothing was written
+│   ├── BatchError                    one or more documents of a batch were refused
+│   ├── DimensionMismatch             a vector's length is not the collection's
+│   ├── FilterError                   a filter that cannot be understood
+│   └── InvalidName                   a name that cannot be a name
+├── NotFound (also LookupError)
+│   ├── CollectionNotFound
+│   └── PartitionNotFound
+├── CollectionExists
+├── CollectionMismatch                an existing collection was created with other settings
+├── ConfigError
+│   └── MissingExtra                  an optional dependency is not installed
+├── BackendError                      the database answered with an error
+│   ├── ConnectionFailed
+│   │   └── AuthenticationFailed
+│   ├── ExtensionMissing
+│   ├── PermissionDenied
+│   ├── SchemaTooNew
+│   └── WriteConflict                 the partition map kept changing under a write
+├── SearchError
+│   ├── PartitionFailed               a partition could not be searched
+│   └── DeadlineExceeded (also TimeoutError)
+├── EmbeddingFailed
+└── UsageError (also RuntimeError)
+    ├── CalledFromLoop
+    ├── ClientClosed
+    └── ForkedClient
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class SVRError(Exception):
+    """Base of everything raised on purpose. `code` is stable, `hint` says how to mend it."""
+
+    code: ClassVar[str] = "svr"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip() if self.hint else self.message
+
+
+class InputError(SVRError, ValueError):
+    code = "input"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentProblem:
+    """Why one document of a batch was refused: its position, its id, the argument, the fix."""
+
+    index: int
+    id: str
+    argument: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"document {self.index} (id {self.id[:80]!r}): {self.argument}: {self.message}"
+
+
+class BatchError(InputError):
+    """The batch holds documents that cannot be stored. Nothing of it was written.
+
+    `problems` names each refused document, in the order of the batch.
+    """
+
+    code = "batch"
+
+    def __init__(self, problems: Sequence[DocumentProblem]) -> None:
+        self.problems = tuple(problems)
+        shown = "; ".join(str(p) for p in self.problems[:3])
+        more = f"; and {len(self.problems) - 3} more" if len(self.problems) > 3 else ""
+        count = len(self.problems)
+        super().__init__(
+            f"{count} document{'s' if count != 1 else ''} refused: {shown}{more}.",
+            hint="Nothing was written; `error.problems` lists them all.",
+        )
+
+
+class DimensionMismatch(InputError):
+    code = "dimensions"
+
+
+class FilterError(InputError):
+    code = "filter"
+
+
+class InvalidName(InputError):
+    code = "name"
+
+
+class NotFound(SVRError, LookupError):
+    code = "not_found"
+
+
+class CollectionNotFound(NotFound):
+    code = "collection_not_found"
+
+
+class PartitionNotFound(NotFound):
+    code = "partition_not_found"
+
+
+class CollectionExists(SVRError):
+    code = "collection_exists"
+
+
+class CollectionMismatch(SVRError):
+    code = "collection_mismatch"
+
+
+class ConfigError(SVRError):
+    code = "config"
+
+
+class MissingExtra(ConfigError):
+    """An optional dependency is missing; the hint holds the command that installs it."""
+
+    code = "missing_extra"
+
+
+class BackendError(SVRError):
+    code = "backend"
+
+
+class ConnectionFailed(BackendError):
+    code = "connection"
+
+
+class AuthenticationFailed(ConnectionFailed):
+    code = "authentication"
+
+
+class ExtensionMissing(BackendError):
+    code = "extension_missing"
+
+
+class PermissionDenied(BackendError):
+    code = "permission"
+
+
+class SchemaTooNew(BackendError):
+    code = "schema_too_new"
+
+
+class WriteConflict(BackendError):
+    code = "write_conflict"
+
+
+class SearchError(SVRError):
+    code = "search"
+
+
+class PartitionFailed(SearchError):
+    """A partition could not be searched and the policy is `fail`; `partitions` names it."""
+
+    code = "partition_failed"
+
+    def __init__(self, message: str, *, partitions: Sequence[str], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.partitions = tuple(partitions)
+
+
+class DeadlineExceeded(SearchError, TimeoutError):
+    code = "deadline"
+
+
+class EmbeddingFailed(SVRError):
+    code = "embedding"
+
+
+class UsageError(SVRError, RuntimeError):
+    code = "usage"
+
+
+class CalledFromLoop(UsageError):
+    """The blocking client was called from its own event loop, which would wait for itself."""
+
+    code = "called_from_loop"
+
+
+class ClientClosed(UsageError):
+    code = "closed"
+
+
+class ForkedClient(UsageError):
+    """A client made before `fork` was used in the child, where its thread does not exist."""
+
+    code = "forked"
