@@ -167,7 +167,18 @@ class PartitionMap:
     leaves that hold their rows.
     """
 
-    __slots__ = ("_by_id", "_by_path", "_children", "_leaves", "_lookup", "generation", "partitions")
+    __slots__ = (
+        "__weakref__",
+        "_by_id",
+        "_by_path",
+        "_children",
+        "_leaf_ids",
+        "_leaves",
+        "_lookup",
+        "_mixed",
+        "generation",
+        "partitions",
+    )
 
     def __init__(self, generation: int, partitions: Sequence[Partition]) -> None:
         self.generation = generation
@@ -181,6 +192,8 @@ class PartitionMap:
         self._lookup = {(p.parent, p.key.kind, p.key.value): p for p in self.partitions}
         visible = (PartitionState.ACTIVE, PartitionState.RETIRING)
         self._leaves = tuple(p for p in self.partitions if p.state in visible and not self._live(p.id))
+        self._leaf_ids = frozenset(p.id for p in self._leaves)
+        self._mixed = {parent: len({c.key.kind for c in group} - {"rest"}) > 1 for parent, group in children.items()}
 
     def _live(self, parent: int) -> tuple[Partition, ...]:
         live = (PartitionState.ACTIVE, PartitionState.RETIRING, PartitionState.RETIRED)
@@ -205,6 +218,13 @@ class PartitionMap:
 
     def children(self, parent: int | None) -> tuple[Partition, ...]:
         return self._children.get(parent, ())
+
+    def is_leaf(self, partition_id: int) -> bool:
+        return partition_id in self._leaf_ids
+
+    def mixed(self, parent: int | None) -> bool:
+        """Whether the children were made by more than one kind of scheme, as after a split in place."""
+        return self._mixed.get(parent, False)
 
     def leaves_under(self, partition_id: int) -> tuple[Partition, ...]:
         """The live leaves that hold this partition's rows: itself, or its descendants after a split."""

@@ -1,0 +1,243 @@
+"""What a backend must do, and what it says it can do.
+
+A backend stores the documents of collections in the partitions it is told to use and answers
+searches over the partitions it is told to search. It decides nothing about routing. Every write and
+every search carries the partition map it was planned with; when the map has moved on, the backend
+raises `StaleMap` before anything is written or returned, and the caller plans again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from svr_retrievers.backends.indexes import IndexSpec
+from svr_retrievers.filters import FieldType, Node
+from svr_retrievers.model import (
+    Document,
+    JsonValue,
+    Metric,
+    Partition,
+    PartitionKey,
+    PartitionMap,
+    PartitionStats,
+    Vector,
+)
+from svr_retrievers.routing.probe import Calibration
+from svr_retrievers.routing.schemes import Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine offers, so that callers never have to guess."""
+
+    persistent: bool
+    approximate_indexes: tuple[str, ...]
+    max_dimensions: int
+    max_indexed_dimensions: int
+    shared_between_processes: bool
+    explains: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionConfig:
+    """What was fixed when the collection was created. `fields` are the declared filter fields."""
+
+    name: str
+    dimensions: int
+    metric: Metric = Metric.COSINE
+    scheme: Scheme | None = None
+    fields: Mapping[str, FieldType] = field(default_factory=dict)
+    index: IndexSpec = field(default_factory=IndexSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRef:
+    """A collection as the control plane knows it."""
+
+    id: int
+    config: CollectionConfig
+
+
+@dataclass(frozen=True, slots=True)
+class MapState:
+    """The partition map with the measured facts that go with it."""
+
+    map: PartitionMap
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewPartition:
+    """A partition to create below `parent` (None: the root), with what is already known of it."""
+
+    parent: int | None
+    key: PartitionKey
+    path: str
+    leaf: bool
+    stats: PartitionStats = field(default_factory=PartitionStats)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Checked rows, ready to be written: parallel sequences of n entries, `vectors` (n, d) float32."""
+
+    namespaces: Sequence[str]
+    ids: Sequence[str]
+    texts: Sequence[str]
+    metadatas: Sequence[Mapping[str, JsonValue]]
+    typed: Sequence[Mapping[str, object]]
+    vectors: Vector
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One vector search over named partitions. `vector` (d,) float32; `filter` binds declared fields."""
+
+    vector: Vector
+    limit: int
+    namespace: str
+    filter: Node
+    partitions: tuple[int, ...]
+    exact: bool = False
+    ef_search: int | None = None
+    with_vectors: bool = False
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row that a partition answered with; lower distance is closer."""
+
+    namespace: str
+    id: str
+    text: str
+    metadata: Mapping[str, JsonValue]
+    version: int
+    partition: int
+    distance: float
+    vector: Vector | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The closest rows of the searched partitions, best first. `exact`: no index can have missed one."""
+
+    candidates: tuple[Candidate, ...]
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows of a namespace: by ids, by filter, or both at once. `partitions` None means all."""
+
+    namespace: str
+    filter: Node
+    ids: Sequence[str] | None = None
+    partitions: tuple[int, ...] | None = None
+
+
+class StaleMap(Exception):  # noqa: N818 - a signal between layers, never shown to a user
+    """The partition map has a newer generation than the one the call was planned with."""
+
+
+class Backend(Protocol):
+    """An engine that stores and searches partitions. All methods may raise BackendError."""
+
+    name: str
+    capabilities: Capabilities
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def create_collection(self, config: CollectionConfig) -> CollectionRef:
+        """Raises CollectionExists."""
+        ...
+
+    async def load_collection(self, name: str) -> CollectionRef:
+        """Raises CollectionNotFound."""
+        ...
+
+    async def list_collections(self) -> list[str]: ...
+
+    async def drop_collection(self, name: str) -> None:
+        """Raises CollectionNotFound."""
+        ...
+
+    async def load_map(self, ref: CollectionRef) -> MapState:
+        """Raises CollectionNotFound when it was dropped meanwhile."""
+        ...
+
+    async def add_partitions(self, ref: CollectionRef, wanted: Sequence[NewPartition]) -> MapState:
+        """Creates those that do not exist yet, all or none, and returns the newest map."""
+        ...
+
+    async def upsert(
+        self, ref: CollectionRef, known: PartitionMap, batch: Batch, partitions: Sequence[int]
+    ) -> list[bool]:
+        """Writes all rows or none; True for each key that was new. A row's partition is `partitions[i]`;
+        the key's former row, wherever it was, is gone in the same transaction. Raises StaleMap."""
+        ...
+
+    async def search(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Page:
+        """Raises StaleMap, DeadlineExceeded, PartitionFailed."""
+        ...
+
+    def shards(self, known: PartitionMap, partitions: Sequence[int]) -> list[tuple[int, ...]]:
+        """Groups of partitions that are best searched in one round trip each."""
+        ...
+
+    async def explain(self, ref: CollectionRef, known: PartitionMap, query: Query) -> str:
+        """The engine's own plan for the search, as text."""
+        ...
+
+    async def find(
+        self, ref: CollectionRef, known: PartitionMap, which: Selection, *, limit: int | None, with_vectors: bool
+    ) -> list[Document]:
+        """Ordered by id."""
+        ...
+
+    async def delete(self, ref: CollectionRef, known: PartitionMap, which: Selection) -> int: ...
+
+    async def count(self, ref: CollectionRef, known: PartitionMap, which: Selection) -> int: ...
+
+    async def sample(
+        self, ref: CollectionRef, known: PartitionMap, partitions: Sequence[int], rows_each: int
+    ) -> dict[int, Vector]:
+        """Vectors of up to `rows_each` rows of each partition, by partition id."""
+        ...
+
+    async def save_statistics(
+        self, ref: CollectionRef, stats: Mapping[int, PartitionStats], calibration: Calibration | None
+    ) -> None:
+        """Stores centroids, spread and the size at refresh. Row counts are the backend's own."""
+        ...
+
+    async def recount(self, ref: CollectionRef, known: PartitionMap) -> None:
+        """Sets each partition's row count to the truth."""
+        ...
+
+    async def build_indexes(
+        self, ref: CollectionRef, known: PartitionMap, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Builds what the collection's index spec asks for and is not there; the number built."""
+        ...
+
+    async def recluster(
+        self, ref: CollectionRef, known: PartitionMap, source: int, targets: Sequence[int], centroids: Vector
+    ) -> None:
+        """Moves the rows of `source` to the target whose centroid is closest, in one transaction that
+        makes a new generation. Raises StaleMap."""
+        ...
+
+
+def as_vector(value: npt.ArrayLike) -> Vector:
+    return np.ascontiguousarray(value, dtype=np.float32)

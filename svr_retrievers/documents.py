@@ -1,0 +1,183 @@
+"""Checks a whole batch of documents before anything is written, and turns it into rows. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from svr_retrievers.backends.protocol import Batch, CollectionConfig
+from svr_retrievers.errors import BatchError, DimensionMismatch, DocumentProblem, InputError
+from svr_retrievers.filters import normalise_metadata, typed_value
+from svr_retrievers.model import Document, JsonValue, Metric, Vector
+from svr_retrievers.names import check_key, check_text
+from svr_retrievers.routing.place import check_placement
+
+
+@dataclass(slots=True)
+class Draft:
+    """A batch on its way: everything checked but the vectors that an embedder still has to make."""
+
+    namespaces: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    metadatas: list[Mapping[str, JsonValue]] = field(default_factory=list)
+    typed: list[Mapping[str, object]] = field(default_factory=list)
+    problems: list[DocumentProblem] = field(default_factory=list)
+
+    def refuse(self, index: int, doc_id: object, argument: str, message: str) -> None:
+        self.problems.append(DocumentProblem(index, str(doc_id), argument, message))
+
+    def check(self) -> None:
+        """Raises BatchError when any document was refused."""
+        if self.problems:
+            raise BatchError(sorted(self.problems, key=lambda p: p.index))
+
+    def batch(self, vectors: Vector) -> Batch:
+        return Batch(self.namespaces, self.ids, self.texts, self.metadatas, self.typed, vectors)
+
+
+def as_documents(documents: Iterable[Document]) -> list[Document]:
+    """The documents as a list. Raises InputError for anything else."""
+    if isinstance(documents, Document | str | bytes | Mapping) or not isinstance(documents, Iterable):
+        raise InputError(
+            f"documents must be an iterable of Document, not {type(documents).__name__}.",
+            hint="Wrap a single document in a list: add([document]).",
+        )
+    found = list(documents)
+    for index, document in enumerate(found):
+        if not isinstance(document, Document):
+            raise InputError(
+                f"documents[{index}] is a {type(document).__name__}, not a Document.",
+                hint="Build it with svr_retrievers.Document(id=..., text=..., metadata=..., vector=...).",
+            )
+    return found
+
+
+def draft(documents: Sequence[Document], config: CollectionConfig, namespace: str) -> Draft:
+    """Checks ids, texts, metadata, declared fields and partition keys; collects every problem."""
+    made = Draft()
+    seen: dict[tuple[str, str], int] = {}
+    for index, document in enumerate(documents):
+        try:
+            _draft_one(made, index, document, config, namespace, seen)
+        except InputError as error:
+            made.refuse(index, document.id, _argument_of(error), str(error))
+    return made
+
+
+def _draft_one(
+    made: Draft,
+    index: int,
+    document: Document,
+    config: CollectionConfig,
+    namespace: str,
+    seen: dict[tuple[str, str], int],
+) -> None:
+    doc_id = check_key(document.id, "id")
+    space = namespace if document.namespace is None else check_key(document.namespace, "namespace")
+    text = check_text(document.text, "text")
+    metadata = normalise_metadata(document.metadata)
+    typed = {name: typed_value(name, kind, metadata) for name, kind in config.fields.items()}
+    if config.scheme is not None:
+        check_placement(config.scheme, metadata, typed)
+    first = seen.setdefault((space, doc_id), index)
+    if first != index:
+        raise InputError(f"id appears twice in this batch, first as document {first}.", hint="Keep one of them.")
+    made.namespaces.append(space)
+    made.ids.append(doc_id)
+    made.texts.append(text)
+    made.metadatas.append(metadata)
+    made.typed.append(typed)
+
+
+def _argument_of(error: InputError) -> str:
+    word = error.message.split(" ", 1)[0].rstrip(":")
+    return word if word in {"id", "namespace", "text", "metadata", "vector"} else "metadata"
+
+
+def given_vectors(
+    documents: Sequence[Document], vectors: npt.ArrayLike | None, config: CollectionConfig, problems: Draft
+) -> tuple[Vector, list[int]]:
+    """The vectors (n, d) that came with the documents and the positions that have none yet.
+
+    Raises DimensionMismatch or InputError when `vectors` as a whole has the wrong shape.
+    """
+    if vectors is not None:
+        return _matrix(vectors, len(documents), config.dimensions), []
+    out = np.zeros((len(documents), config.dimensions), dtype=np.float32)
+    missing: list[int] = []
+    for index, document in enumerate(documents):
+        if document.vector is None:
+            missing.append(index)
+            continue
+        try:
+            out[index] = one_vector(document.vector, config.dimensions, "vector")
+        except InputError as error:
+            problems.refuse(index, document.id, "vector", str(error))
+    return out, missing
+
+
+def one_vector(value: object, dimensions: int, argument: str) -> Vector:
+    """Shape (dimensions,), float32. Raises DimensionMismatch or InputError."""
+    if isinstance(value, str | bytes | Mapping):
+        raise InputError(f"{argument} must be numbers, not {type(value).__name__}.")
+    try:
+        array = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"{argument} must be a flat sequence of numbers.", hint="Pass a list of floats or a numpy array."
+        ) from None
+    if array.ndim != 1:
+        raise InputError(f"{argument} has {array.ndim} dimensions as an array; it must be flat.")
+    if len(array) != dimensions:
+        raise DimensionMismatch(
+            f"{argument} has {len(array)} numbers; the collection holds vectors of {dimensions}.",
+            hint="Use the embedding model the collection was made for, or another collection.",
+        )
+    return array
+
+
+def _matrix(vectors: npt.ArrayLike, count: int, dimensions: int) -> Vector:
+    try:
+        array = np.ascontiguousarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError("vectors must be a numeric array of shape (documents, dimensions).") from None
+    if array.ndim != 2 or len(array) != count:
+        raise InputError(
+            f"vectors has shape {array.shape}; it must be ({count}, {dimensions}).",
+            hint="Give one row per document, in the same order.",
+        )
+    if array.shape[1] != dimensions:
+        raise DimensionMismatch(
+            f"vectors has {array.shape[1]} columns; the collection holds vectors of {dimensions}.",
+            hint="Use the embedding model the collection was made for, or another collection.",
+        )
+    return array
+
+
+def vector_fault(vector: Vector, metric: Metric) -> str | None:
+    """Why a vector of the right length still cannot be compared; None when it can."""
+    if not np.isfinite(vector).all():
+        return "vector holds NaN or infinity. Check the embedding model's output."
+    if metric is Metric.COSINE and not _has_direction(vector):
+        return "vector is zero (or too small), so it has no direction under cosine. Skip empty texts, or use metric='l2'."
+    return None
+
+
+def check_vectors(vectors: Vector, ids: Sequence[str], metric: Metric, problems: Draft) -> None:
+    """Records every row that `vector_fault` refuses; one pass over the array when all is well."""
+    fine = np.isfinite(vectors).all(axis=1)
+    if metric is Metric.COSINE:
+        with np.errstate(over="ignore", invalid="ignore"):
+            squared = np.einsum("ij,ij->i", vectors, vectors)
+        fine &= np.isfinite(squared) & (squared > 0.0)
+    for index in np.flatnonzero(~fine):
+        fault = vector_fault(vectors[index], metric) or "vector is too large for 32-bit arithmetic. Normalise it."
+        problems.refuse(int(index), ids[index], "vector", fault)
+
+
+def _has_direction(vector: Vector) -> bool:
+    return bool(np.dot(vector, vector) > 0.0)

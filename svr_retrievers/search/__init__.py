@@ -1,0 +1,1 @@
+"""Doing a route: fan-out, exact merge, diversity."""
