@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, TypeAlias, overload
 
@@ -195,6 +195,13 @@ class PartitionMap:
         self._leaf_ids = frozenset(p.id for p in self._leaves)
         self._mixed = {parent: len({c.key.kind for c in group} - {"rest"}) > 1 for parent, group in children.items()}
 
+    def with_rows(self, rows: Mapping[int, int]) -> PartitionMap:
+        """The same generation with newer row counts."""
+        counted = [
+            replace(p, stats=replace(p.stats, rows=rows[p.id])) if p.id in rows else p for p in self.partitions
+        ]
+        return PartitionMap(self.generation, counted)
+
     def _live(self, parent: int) -> tuple[Partition, ...]:
         live = (PartitionState.ACTIVE, PartitionState.RETIRING, PartitionState.RETIRED)
         return tuple(p for p in self._children.get(parent, ()) if p.state in live)
@@ -366,6 +373,11 @@ class SearchResult(Sequence[Hit]):
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(h.id for h in self.hits)
+
+    def with_timings(self, timings: Timings) -> SearchResult:
+        return SearchResult(
+            self.hits, limit=self.limit, route=self.route, incomplete=self.incomplete, timings=timings
+        )
 
     def __repr__(self) -> str:
         reason = f", incomplete: {self.incomplete.message}" if self.incomplete else ""

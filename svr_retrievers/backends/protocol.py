@@ -98,6 +98,14 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """What an upsert did: for each row whether its key was new, and the rows now in each touched partition."""
+
+    inserted: Sequence[bool]
+    rows: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """One vector search over named partitions. `vector` (d,) float32; `filter` binds declared fields."""
 
@@ -182,9 +190,9 @@ class Backend(Protocol):
 
     async def upsert(
         self, ref: CollectionRef, known: PartitionMap, batch: Batch, partitions: Sequence[int]
-    ) -> list[bool]:
-        """Writes all rows or none; True for each key that was new. A row's partition is `partitions[i]`;
-        the key's former row, wherever it was, is gone in the same transaction. Raises StaleMap."""
+    ) -> Written:
+        """Writes all rows or none. A row's partition is `partitions[i]`; the key's former row, wherever
+        it was, is gone in the same transaction. Raises StaleMap."""
         ...
 
     async def search(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Page:
@@ -218,7 +226,7 @@ class Backend(Protocol):
     async def save_statistics(
         self, ref: CollectionRef, stats: Mapping[int, PartitionStats], calibration: Calibration | None
     ) -> None:
-        """Stores centroids, spread and the size at refresh. Row counts are the backend's own."""
+        """Stores centroids, spread and the size at refresh as a new generation. Row counts are the backend's own."""
         ...
 
     async def recount(self, ref: CollectionRef, known: PartitionMap) -> None:
@@ -228,7 +236,8 @@ class Backend(Protocol):
     async def build_indexes(
         self, ref: CollectionRef, known: PartitionMap, progress: Callable[[int, int], None] | None = None
     ) -> int:
-        """Builds what the collection's index spec asks for and is not there; the number built."""
+        """Builds what the collection's index spec asks for and is not there; the number built.
+        A new generation when that is not 0."""
         ...
 
     async def recluster(

@@ -1,0 +1,290 @@
+"""The asynchronous client: opens a backend, makes and finds collections, closes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from svr_retrievers.backends.indexes import IndexSpec
+from svr_retrievers.backends.memory import MemoryBackend
+from svr_retrievers.backends.protocol import Backend, CollectionConfig, CollectionRef
+from svr_retrievers.collection import AsyncCollection
+from svr_retrievers.embedding import AsyncEmbedder, Embedder, embed_query
+from svr_retrievers.errors import (
+    ClientClosed,
+    CollectionExists,
+    CollectionMismatch,
+    CollectionNotFound,
+    ConfigError,
+    InputError,
+    MissingExtra,
+)
+from svr_retrievers.filters import FieldType, split_path
+from svr_retrievers.model import Metric
+from svr_retrievers.names import check_name
+from svr_retrievers.routing.schemes import Scheme
+from svr_retrievers.search.execute import View
+from svr_retrievers.settings import Settings, redact
+
+IfExists = Literal["error", "open"]
+MAX_FILTER_FIELDS = 200
+
+
+class AsyncSVRClient:
+    """A connection to one store of collections. Use it from the event loop that opened it.
+
+    `url` is `postgresql://...`, or `memory://` for an exact store in this process; without one the
+    embedded PostgreSQL is used, with its data in `path` (a folder per user by default). Opening is
+    lazy; `open()` or `async with` does it at once.
+    """
+
+    def __init__(
+        self, url: str | None = None, *, path: str | Path | None = None, settings: Settings | None = None
+    ) -> None:
+        self.settings = settings if settings is not None else Settings.load()
+        given = self.settings.url.get_secret_value() if self.settings.url is not None else None
+        self._url = _checked_url(url if url is not None else (None if path is not None else given))
+        if self._url is not None and path is not None:
+            raise InputError("url and path exclude each other.", hint="path is the embedded server's data folder.")
+        self._path = Path(path) if path is not None else self.settings.path
+        self._backend: Backend | None = None
+        self._closed = False
+
+    @property
+    def url(self) -> str:
+        """Where the data lives, without the password."""
+        return redact(self._url) if self._url is not None else f"embedded:{self._path or 'default'}"
+
+    @property
+    def backend(self) -> str:
+        return "memory" if self._url is not None and self._url.startswith("memory:") else "postgres"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    async def open(self) -> Self:
+        """Connects and brings the schema up to date. Raises ConnectionFailed and its kin."""
+        await self._opened()
+        return self
+
+    async def close(self) -> None:
+        """Returns all connections. A closed client stays closed."""
+        self._closed = True
+        if self._backend is not None:
+            backend, self._backend = self._backend, None
+            await backend.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _opened(self) -> Backend:
+        if self._closed:
+            raise ClientClosed("This client is closed.", hint="Make a new one.")
+        if self._backend is None:
+            backend = make_backend(self._url, self._path, self.settings)
+            await backend.open()
+            self._backend = backend
+        return self._backend
+
+    async def create_collection(
+        self,
+        name: str,
+        *,
+        dimensions: int | None = None,
+        metric: Metric | str = Metric.COSINE,
+        partition_by: Scheme | None = None,
+        filter_fields: Mapping[str, object] | None = None,
+        index: IndexSpec | None = None,
+        embedder: Embedder | AsyncEmbedder | None = None,
+        if_exists: IfExists = "error",
+    ) -> AsyncCollection:
+        """Makes a collection, or opens it with `if_exists="open"`.
+
+        `dimensions` may be left out when an embedder is given: it is asked. `filter_fields` maps metadata fields
+        to int, float, str, bool, datetime, list[str], list[int] or list[float]: they become typed, indexed columns.
+        Filters on other fields work as well, more slowly.
+
+        Raises:
+            CollectionExists: it is there and `if_exists` is "error".
+            CollectionMismatch: it is there with other dimensions, metric, scheme or fields than asked for.
+        """
+        if if_exists not in ("error", "open"):
+            raise InputError(f"if_exists must be 'error' or 'open', not {if_exists!r}.")
+        backend = await self._opened()
+        size = dimensions if dimensions is not None else await _asked(embedder)
+        config = make_config(name, size, metric, partition_by, filter_fields, index, backend)
+        try:
+            ref = await backend.create_collection(config)
+        except CollectionExists:
+            if if_exists == "error":
+                raise
+            ref = await backend.load_collection(config.name)
+            _compare(ref.config, config, partition_by, filter_fields)
+        return await self._collection(backend, ref, embedder)
+
+    async def collection(
+        self, name: str, *, embedder: Embedder | AsyncEmbedder | None = None
+    ) -> AsyncCollection:
+        """An existing collection. Raises CollectionNotFound, naming those that exist."""
+        backend = await self._opened()
+        checked = check_name(name, "name")
+        try:
+            ref = await backend.load_collection(checked)
+        except CollectionNotFound as error:
+            there = await backend.list_collections()
+            known = ", ".join(repr(n) for n in there[:5]) or "none yet"
+            raise CollectionNotFound(
+                error.message, hint=f"Create it with create_collection(). There are: {known}."
+            ) from None
+        return await self._collection(backend, ref, embedder)
+
+    async def _collection(
+        self, backend: Backend, ref: CollectionRef, embedder: Embedder | AsyncEmbedder | None
+    ) -> AsyncCollection:
+        view = View(await backend.load_map(ref), ref.config.metric)
+        return AsyncCollection(backend, ref, view, self.settings, embedder)
+
+    async def list_collections(self) -> list[str]:
+        """The names of all collections, in order."""
+        return await (await self._opened()).list_collections()
+
+    async def drop_collection(self, name: str, *, missing_ok: bool = False) -> None:
+        """Deletes a collection with all its documents. Raises CollectionNotFound unless `missing_ok`."""
+        backend = await self._opened()
+        try:
+            await backend.drop_collection(check_name(name, "name"))
+        except CollectionNotFound:
+            if not missing_ok:
+                raise
+
+
+def make_backend(url: str | None, path: Path | None, settings: Settings) -> Backend:
+    """The backend for a URL; drivers are imported only now. Raises MissingExtra."""
+    if url is not None and url.startswith("memory:"):
+        return MemoryBackend()
+    try:
+        from svr_retrievers.backends.postgres import PostgresBackend
+    except ImportError as error:
+        raise MissingExtra(
+            f"The PostgreSQL driver is not installed ({error.name}).",
+            hint='Install it: pip install "svr-retrievers[postgres]", or [embedded] for a server of its own.',
+        ) from None
+    return PostgresBackend(url, path, settings)
+
+
+def make_config(
+    name: str,
+    dimensions: object,
+    metric: Metric | str,
+    scheme: Scheme | None,
+    filter_fields: Mapping[str, object] | None,
+    index: IndexSpec | None,
+    backend: Backend,
+) -> CollectionConfig:
+    """The checked configuration of a new collection. Raises InputError naming the argument."""
+    checked = check_name(name, "name")
+    if not isinstance(dimensions, int) or isinstance(dimensions, bool):
+        raise InputError(f"dimensions must be a whole number, not {type(dimensions).__name__}.")
+    if not 1 <= dimensions <= backend.capabilities.max_dimensions:
+        raise InputError(
+            f"dimensions must lie between 1 and {backend.capabilities.max_dimensions:,}, not {dimensions}.",
+            hint="It is the length of your embedding model's vectors.",
+        )
+    if scheme is not None and not isinstance(scheme, Scheme):
+        raise InputError(
+            f"partition_by must be a scheme, not {type(scheme).__name__}.", hint='e.g. by_field("category")'
+        )
+    if index is not None and not isinstance(index, IndexSpec):
+        raise InputError(f"index must be hnsw(), ivfflat() or flat(), not {type(index).__name__}.")
+    return CollectionConfig(
+        name=checked,
+        dimensions=dimensions,
+        metric=_metric(metric),
+        scheme=scheme,
+        fields=_fields(filter_fields, scheme),
+        index=index or IndexSpec(),
+    )
+
+
+def _metric(metric: Metric | str) -> Metric:
+    try:
+        return Metric(metric)
+    except ValueError:
+        raise InputError(
+            f"metric must be 'cosine', 'l2' or 'inner_product', not {metric!r}.",
+            hint="Most text embedding models are made for cosine.",
+        ) from None
+
+
+def _fields(given: Mapping[str, object] | None, scheme: Scheme | None) -> dict[str, FieldType]:
+    """The declared fields; a field partitioned by time is declared as a datetime."""
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(
+            f"filter_fields must map field names to types, not {type(given).__name__}.", hint='e.g. {"year": int}'
+        )
+    fields: dict[str, FieldType] = {}
+    for name, kind in (given or {}).items():
+        if not isinstance(name, str) or not name:
+            raise InputError("filter_fields must have field names as keys.", hint='e.g. {"year": int}')
+        split_path(name)
+        fields[name] = FieldType.of(kind, name)
+    for name in scheme.time_fields if scheme is not None else ():
+        if fields.setdefault(name, FieldType.DATETIME) is not FieldType.DATETIME:
+            raise InputError(
+                f"by_time({name!r}) needs a datetime field, but filter_fields declares it {fields[name].value}.",
+                hint=f'Declare {{"{name}": datetime.datetime}}, or leave it out.',
+            )
+    if len(fields) > MAX_FILTER_FIELDS:
+        raise InputError(f"filter_fields declares {len(fields)} fields; at most {MAX_FILTER_FIELDS} are allowed.")
+    return fields
+
+
+async def _asked(embedder: Embedder | AsyncEmbedder | None) -> int:
+    if embedder is None:
+        raise InputError(
+            "dimensions is missing.", hint="Give the length of your vectors, or an embedder that can be asked."
+        )
+    return len(await embed_query(embedder, "dimensions"))
+
+
+def _compare(
+    there: CollectionConfig,
+    asked: CollectionConfig,
+    scheme: Scheme | None,
+    filter_fields: Mapping[str, object] | None,
+) -> None:
+    pairs: list[tuple[str, object, object]] = [
+        ("dimensions", there.dimensions, asked.dimensions),
+        ("metric", there.metric.value, asked.metric.value),
+    ]
+    if scheme is not None:
+        pairs.append(("partition_by", there.scheme, asked.scheme))
+    if filter_fields is not None:
+        pairs.append(("filter_fields", dict(there.fields), dict(asked.fields)))
+    for what, has, wants in pairs:
+        if has != wants:
+            raise CollectionMismatch(
+                f"The collection {there.name!r} has {what} {has!r}, not {wants!r}.",
+                hint="Open it as it is, use another name, or drop it first.",
+            )
+
+
+def _checked_url(url: object) -> str | None:
+    if url is None:
+        return None
+    if not isinstance(url, str):
+        raise InputError(f"url must be text, not {type(url).__name__}.", hint="postgresql://user@host/database")
+    if not url.startswith(("postgresql://", "postgres://", "memory:")):
+        scheme = url.partition("://")[0] if "://" in url else "(none)"
+        raise ConfigError(
+            f"No backend serves URLs of the scheme {scheme[:20]!r}.",
+            hint="Use postgresql://user@host/database, memory://, or no URL for the embedded server.",
+        )
+    return url

@@ -1,0 +1,77 @@
+"""What turns text into vectors, and the two calls that make any such thing awaitable."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Protocol, cast, runtime_checkable
+
+import anyio.to_thread
+import numpy as np
+
+from svr_retrievers.errors import EmbeddingFailed, SVRError
+from svr_retrievers.model import Vector, VectorLike
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Embeds documents and queries. Blocking calls run in a worker thread, never on the event loop.
+
+    An object that also has `aembed_documents` and `aembed_query` is awaited instead.
+    """
+
+    def embed_documents(self, texts: list[str]) -> Sequence[VectorLike]: ...
+
+    def embed_query(self, text: str) -> VectorLike: ...
+
+
+@runtime_checkable
+class AsyncEmbedder(Protocol):
+    def aembed_documents(self, texts: list[str]) -> Awaitable[Sequence[VectorLike]]: ...
+
+    def aembed_query(self, text: str) -> Awaitable[VectorLike]: ...
+
+
+async def embed_documents(embedder: Embedder | AsyncEmbedder, texts: list[str]) -> Vector:
+    """Shape (len(texts), dimensions), float32, in the order given.
+
+    Raises:
+        EmbeddingFailed: when the embedder fails or returns something else than one vector a text.
+    """
+    made = await _call(embedder, "documents", texts)
+    try:
+        array = np.asarray(made, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise EmbeddingFailed("The embedder returned vectors of different lengths, or no numbers.") from None
+    if array.ndim != 2 or len(array) != len(texts):
+        raise EmbeddingFailed(
+            f"The embedder returned an array of shape {array.shape} for {len(texts)} texts.",
+            hint="embed_documents must return one vector per text, in order.",
+        )
+    return array
+
+
+async def embed_query(embedder: Embedder | AsyncEmbedder, text: str) -> Vector:
+    """Shape (dimensions,), float32. Raises EmbeddingFailed."""
+    made = await _call(embedder, "query", text)
+    try:
+        array = np.asarray(made, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise EmbeddingFailed("The embedder did not return numbers for the query.") from None
+    if array.ndim != 1:
+        raise EmbeddingFailed(f"The embedder returned an array of shape {array.shape} for one query.")
+    return array
+
+
+async def _call(embedder: Embedder | AsyncEmbedder, what: str, argument: list[str] | str) -> object:
+    try:
+        if isinstance(embedder, AsyncEmbedder):
+            awaited: Awaitable[object] = getattr(embedder, f"aembed_{what}")(argument)
+            return await awaited
+        return cast("object", await anyio.to_thread.run_sync(getattr(embedder, f"embed_{what}"), argument))
+    except SVRError:
+        raise
+    except Exception as error:
+        raise EmbeddingFailed(
+            f"The embedder {type(embedder).__name__} failed: {type(error).__name__}.",
+            hint="The cause is attached to this error (`__cause__`). Nothing was written.",
+        ) from error

@@ -1,0 +1,212 @@
+"""A search from the checked request to the result: route, fan out, merge, widen, explain shortfalls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import anyio.to_thread
+
+from svr_retrievers.backends.protocol import (
+    Backend,
+    Candidate,
+    CollectionRef,
+    MapState,
+    Page,
+    Query,
+)
+from svr_retrievers.errors import DeadlineExceeded
+from svr_retrievers.filters import Node
+from svr_retrievers.model import (
+    Hit,
+    Incomplete,
+    Metric,
+    PartitionMap,
+    Route,
+    RoutedPartition,
+    SearchResult,
+    Timings,
+    Vector,
+)
+from svr_retrievers.routing.centroids import CentroidTable
+from svr_retrievers.routing.plan import Planned, Wish, needs_centroids, plan
+from svr_retrievers.search.fanout import Answers, fan_out
+from svr_retrievers.search.merge import merge
+from svr_retrievers.search.request import Request
+
+_THREAD_FROM_CELLS = 2_000_000
+"""A matrix product of this size takes about a millisecond: longer ones leave the event loop."""
+
+
+class View:
+    """A partition map with what is derived from it, made once per generation and held for a whole query."""
+
+    __slots__ = ("_table", "metric", "state")
+
+    def __init__(self, state: MapState, metric: Metric) -> None:
+        self.state = state
+        self.metric = metric
+        self._table: CentroidTable | None = None
+
+    @property
+    def map(self) -> PartitionMap:
+        return self.state.map
+
+    @property
+    def table(self) -> CentroidTable:
+        if self._table is None:
+            self._table = CentroidTable(self.map.leaves, self.metric)
+        return self._table
+
+    async def scores(self, vector: Vector) -> Vector:
+        table = self.table
+        if table.cells < _THREAD_FROM_CELLS:
+            return table.scores(vector, self.metric)
+        return await anyio.to_thread.run_sync(table.scores, vector, self.metric)
+
+    def path(self, partition_id: int) -> str:
+        found = self.map.get(partition_id)
+        return found.path if found is not None else f"#{partition_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What a search runs with: the store, the collection, and the limits."""
+
+    backend: Backend
+    ref: CollectionRef
+    concurrency: int
+
+    async def route(self, view: View, wish: Wish, vector: Vector | None) -> Planned:
+        use = vector is not None and needs_centroids(wish, view.map, view.state.calibration)
+        scores = await view.scores(vector) if use and vector is not None else None
+        return plan(wish, self.ref.config.scheme, view.map, view.table if use else _NO_TABLE, scores, view.state.calibration)
+
+    async def ask(
+        self, view: View, planned: Planned, request: Request, vector: Vector, ids: Sequence[int], seconds: float
+    ) -> Answers:
+        """The pages of these partitions, under the request's policy."""
+        query = query_for(request, vector, planned.filter, tuple(ids), seconds)
+
+        async def one(shard: tuple[int, ...]) -> Page:
+            return await self.backend.search(self.ref, view.map, replace(query, partitions=shard))
+
+        return await fan_out(
+            self.backend.shards(view.map, ids),
+            one,
+            timeout_seconds=seconds,
+            concurrency=self.concurrency,
+            on_failure=request.on_failure,
+            path_of=view.path,
+        )
+
+
+_NO_TABLE = CentroidTable((), Metric.L2)
+
+
+def query_for(request: Request, vector: Vector, node: Node, ids: tuple[int, ...], seconds: float | None) -> Query:
+    return Query(
+        vector=vector,
+        limit=request.limit,
+        namespace=request.namespace,
+        filter=node,
+        partitions=ids,
+        exact=request.exact,
+        ef_search=request.ef_search,
+        with_vectors=request.with_vectors,
+        timeout_seconds=seconds,
+    )
+
+
+async def run(
+    engine: Engine, view: View, request: Request, wish: Wish, vector: Vector, *, timeout_seconds: float
+) -> SearchResult:
+    """One search on one map. Raises StaleMap when the map moved on; the caller loads it and calls again."""
+    started = time.perf_counter()
+    deadline = started + timeout_seconds
+    planned = await engine.route(view, wish, vector)
+    routed = time.perf_counter()
+    route = planned.route
+    if not route.partitions:
+        return _nothing(request, route, routed - started)
+    answers = await engine.ask(view, planned, request, vector, [p.id for p in route.partitions], timeout_seconds)
+    found = merge((page.candidates for page in answers.pages), request.limit)
+    if len(found) < request.limit and planned.aside and not (answers.failed or answers.late):
+        more = [p.id for p in planned.aside]
+        left = _left(deadline, timeout_seconds)
+        wider = await engine.ask(view, planned, request, vector, more, left)
+        found = merge([found, *(page.candidates for page in wider.pages)], request.limit)
+        answers = _joined(answers, wider)
+        route = _widened(planned, view)
+    hits = [_hit(candidate, view, engine.ref.config.metric) for candidate in found]
+    done = time.perf_counter()
+    return SearchResult(
+        hits,
+        limit=request.limit,
+        route=route,
+        incomplete=_shortfall(request, route, answers, len(hits), view),
+        timings=Timings(
+            route_ms=(routed - started) * 1e3, search_ms=(done - routed) * 1e3, total_ms=(done - started) * 1e3
+        ),
+    )
+
+
+def _left(deadline: float, timeout_seconds: float) -> float:
+    left = deadline - time.perf_counter()
+    if left <= 0:
+        raise DeadlineExceeded(
+            f"The search did not end within {timeout_seconds:g} s.", hint="Raise timeout_seconds."
+        )
+    return left
+
+
+def _joined(first: Answers, second: Answers) -> Answers:
+    return Answers(
+        pages=first.pages + second.pages, failed=first.failed | second.failed, late=first.late + second.late
+    )
+
+
+def _widened(planned: Planned, view: View) -> Route:
+    """The closest partitions held too few matches, so the ones left aside were searched as well."""
+    extra = tuple(RoutedPartition(p.id, p.path, "too few matches in the closest ones") for p in planned.aside)
+    return replace(planned.route, partitions=planned.route.partitions + extra, estimated_recall=1.0, widened=True)
+
+
+def _hit(candidate: Candidate, view: View, metric: Metric) -> Hit:
+    return Hit(
+        id=candidate.id,
+        score=metric.score(candidate.distance),
+        text=candidate.text,
+        metadata=candidate.metadata,
+        partition=view.path(candidate.partition),
+        distance=candidate.distance,
+        relevance=metric.relevance(candidate.distance),
+        namespace=candidate.namespace,
+        version=candidate.version,
+        vector=candidate.vector,
+    )
+
+
+def _nothing(request: Request, route: Route, seconds: float) -> SearchResult:
+    reason = Incomplete("few_matches", "the collection is empty")
+    timings = Timings(route_ms=seconds * 1e3, total_ms=seconds * 1e3)
+    return SearchResult((), limit=request.limit, route=route, incomplete=reason, timings=timings)
+
+
+def _shortfall(request: Request, route: Route, answers: Answers, found: int, view: View) -> Incomplete | None:
+    """Why the result is not the full answer; None when it is."""
+    if answers.failed:
+        paths = tuple(view.path(p) for shard in answers.failed for p in shard)
+        cause = next(iter(answers.failed.values()))
+        return Incomplete("partition_failed", f"{len(paths)} partitions failed: {cause}", paths)
+    if answers.late:
+        paths = tuple(view.path(p) for shard in answers.late for p in shard)
+        return Incomplete("deadline", f"{len(paths)} partitions did not answer in time", paths)
+    if found >= request.limit:
+        return None
+    if not answers.exact:
+        return Incomplete("approximate", f"the index found {found} of {request.limit}; exact=True looks at every row")
+    what = "match the filter" if request.filter else "are there"
+    where = " in the partitions asked for" if request.partitions is not None else ""
+    return Incomplete("few_matches", f"only {found} documents {what}{where}")

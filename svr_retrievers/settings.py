@@ -1,0 +1,105 @@
+"""What can be set from outside: keyword arguments, SVR_* variables, a TOML file, a preset, in this order."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from svr_retrievers.errors import ConfigError, InputError
+
+Preset = Literal["minimal", "development", "production"]
+
+_PRESETS: dict[Preset, dict[str, object]] = {
+    "minimal": {"pool_max_connections": 2},
+    "development": {"timeout_seconds": 120.0, "pool_max_connections": 4},
+    "production": {"pool_min_connections": 4, "pool_max_connections": 20, "timeout_seconds": 10.0},
+}
+
+
+class Settings(BaseSettings):
+    """Every setting with its unit and default. `SVR_URL=...` in the environment sets `url`, and so on.
+
+    A TOML file named by SVR_CONFIG_FILE, or passed to `Settings.load`, sets whatever the environment does not.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SVR_", extra="forbid", frozen=True)
+
+    url: SecretStr | None = Field(
+        default=None, description="postgresql://... or memory://; none means the embedded server."
+    )
+    path: Path | None = Field(default=None, description="Data folder of the embedded server.")
+    db_schema: str = Field(
+        default="svr", min_length=1, max_length=63, description="PostgreSQL schema that holds all tables."
+    )
+    connect_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="How long opening may take before it fails with the reason."
+    )
+    timeout_seconds: float = Field(
+        default=30.0, gt=0, description="Deadline of a search that names none; a stuck query must end."
+    )
+    pool_min_connections: int = Field(default=1, ge=0, description="Connections kept open while idle.")
+    pool_max_connections: int = Field(
+        default=10, ge=1, description="Most connections of one client; further calls wait their turn."
+    )
+    fan_out_concurrency: int = Field(
+        default=8, ge=1, description="Most partition groups that one search has in flight."
+    )
+    hnsw_max_scan_tuples: int = Field(
+        default=20_000, ge=1, description="Rows a filtered graph scan may visit before it is finished exactly."
+    )
+    build_memory_megabytes: int = Field(
+        default=256, ge=16, description="maintenance_work_mem of one index build; a graph that does not fit is slow."
+    )
+
+    @classmethod
+    def load(
+        cls, *, preset: Preset | None = None, file: str | Path | None = None, **given: object
+    ) -> Settings:
+        """Settings from all sources: `given` first, then the environment, the file, the preset, the defaults.
+
+        Raises:
+            ConfigError: for an unreadable file, an unknown key or a value out of range, naming each.
+        """
+        if preset is not None and preset not in _PRESETS:
+            raise InputError(f"Unknown preset {preset!r}.", hint=f"There are {', '.join(_PRESETS)}.")
+        named = file if file is not None else os.environ.get("SVR_CONFIG_FILE")
+        base = {**_PRESETS.get(preset, {}), **(_read(Path(named)) if named else {})} if preset or named else {}
+        from_environment = {k for k in cls.model_fields if f"SVR_{k.upper()}" in os.environ}
+        merged = {k: v for k, v in base.items() if k not in from_environment}
+        try:
+            return cls(**{**merged, **{k: v for k, v in given.items() if v is not None}})  # type: ignore[arg-type]
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ConfigError(
+                f"These settings cannot be used: {faults}.",
+                hint=f"Known settings: {', '.join(cls.model_fields)}.",
+            ) from None
+
+
+def _read(file: Path) -> dict[str, object]:
+    try:
+        body = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The settings file {str(file)!r} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The settings file {str(file)!r} is not TOML: {error}.") from None
+    inner = body.get("svr", body)
+    return dict(inner) if isinstance(inner, dict) else {}
+
+
+def redact(url: str) -> str:
+    """The URL with its password replaced, for messages and reprs."""
+    scheme, mark, rest = url.partition("://")
+    authority, slash, tail = rest.partition("/")
+    if "@" in authority:
+        user, _, host = authority.rpartition("@")
+        name, colon, _ = user.partition(":")
+        authority = f"{name}{':***' if colon else ''}@{host}"
+    if "password=" in tail.lower() or "password=" in authority.lower():
+        tail = "..."
+    return f"{scheme}{mark}{authority}{slash}{tail}" if mark else "postgresql://..."

@@ -1,0 +1,162 @@
+"""Keeps what routing relies on up to date: row counts, centroids, calibration, indexes, clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import anyio.to_thread
+import numpy as np
+
+from svr_retrievers.backends.protocol import Backend, CollectionRef, MapState
+from svr_retrievers.model import Metric, Partition, PartitionStats, Vector
+from svr_retrievers.placing import TRAINING_ROWS_PER_CLUSTER, cluster_level, find_clusters, is_trained, new_clusters
+from svr_retrievers.routing.centroids import summarise
+from svr_retrievers.routing.plan import FAN_OUT_BELOW_ROWS
+from svr_retrievers.routing.probe import Calibration, calibrate
+from svr_retrievers.search.execute import View
+
+SAMPLE_ROWS = 256
+"""Rows sampled from a partition for its centroids: enough for four of them."""
+CALIBRATION_ROWS = 4_000
+"""Rows sampled over all partitions to calibrate probing: a few hundred milliseconds in a worker thread."""
+_GROWTH = 2
+"""Centroids and calibration are renewed when what they describe has doubled."""
+
+
+async def after_write(backend: Backend, ref: CollectionRef, view: View, rows: Mapping[int, int]) -> View:
+    """The view after a write that left `rows` in the touched partitions.
+
+    Asks the database only when a partition doubled, needs an index, or can be cut into clusters.
+    """
+    state = replace(view.state, map=view.map.with_rows(rows))
+    touched = [leaf for p in rows if (leaf := state.map.get(p)) is not None and state.map.is_leaf(p)]
+    source = _trainable(ref, state, touched)
+    if source is not None:
+        await _split_into_clusters(backend, ref, state, source)
+        state = await backend.load_map(ref)
+        touched = list(state.map.leaves)
+    if any(_wants_index(ref, leaf) for leaf in touched) and await backend.build_indexes(ref, state.map):
+        state = await backend.load_map(ref)
+    grown = [leaf for leaf in touched if _outgrown(leaf)]
+    if grown and len(state.map) > 1:
+        state = await _renew(backend, ref, state, grown)
+    return View(state, ref.config.metric)
+
+
+def _wants_index(ref: CollectionRef, leaf: Partition) -> bool:
+    spec = ref.config.index
+    return spec.kind != "flat" and not leaf.stats.indexed and leaf.stats.rows >= max(spec.min_rows, 1)
+
+
+async def refresh(backend: Backend, ref: CollectionRef, view: View) -> View:
+    """Everything anew, whatever has grown."""
+    state = await backend.load_map(ref)
+    source = _trainable(ref, state, state.map.leaves)
+    if source is not None:
+        await _split_into_clusters(backend, ref, state, source)
+        state = await backend.load_map(ref)
+    if await backend.build_indexes(ref, state.map):
+        state = await backend.load_map(ref)
+    state = await _renew(backend, ref, state, list(state.map.leaves), calibrate_now=True)
+    return View(state, ref.config.metric)
+
+
+def _outgrown(partition: Partition) -> bool:
+    return partition.stats.rows >= max(1, _GROWTH * partition.stats.rows_at_refresh)
+
+
+async def _renew(
+    backend: Backend, ref: CollectionRef, state: MapState, grown: list[Partition], *, calibrate_now: bool = False
+) -> MapState:
+    sample = await backend.sample(ref, state.map, [p.id for p in grown], SAMPLE_ROWS)
+    metric = ref.config.metric
+    stats = await anyio.to_thread.run_sync(_summaries, grown, sample, metric)
+    await backend.save_statistics(ref, stats, None)
+    renewed = await backend.load_map(ref)
+    before = renewed.calibration.rows if renewed.calibration is not None else FAN_OUT_BELOW_ROWS
+    due = calibrate_now or renewed.map.rows >= _GROWTH * before
+    if not due or len(renewed.map) < 2:
+        return renewed
+    calibration = await _calibrated(backend, ref, renewed)
+    if calibration is not None:
+        await backend.save_statistics(ref, {}, calibration)
+        renewed = await backend.load_map(ref)
+    return renewed
+
+
+def _summaries(
+    grown: list[Partition], sample: Mapping[int, Vector], metric: Metric
+) -> dict[int, PartitionStats]:
+    """A cluster's own centroid stays: it decides where its documents go."""
+    made: dict[int, PartitionStats] = {}
+    for partition in grown:
+        rows = sample.get(partition.id)
+        if rows is None or not len(rows):
+            continue
+        fixed = partition.key.kind == "cluster"
+        centroids, spread = summarise(rows, metric, count=1 if fixed else 4)
+        if fixed and partition.stats.centroids is not None:
+            centroids = partition.stats.centroids
+        stats = partition.stats
+        made[partition.id] = PartitionStats(stats.rows, centroids, spread, stats.rows, stats.indexed)
+    return made
+
+
+async def _calibrated(backend: Backend, ref: CollectionRef, state: MapState) -> Calibration | None:
+    """Measured on rows drawn from each partition in proportion to its size."""
+    leaves = [p for p in state.map.leaves if p.stats.rows and p.stats.centroids is not None]
+    total = sum(p.stats.rows for p in leaves)
+    if not total or len(leaves) < 2:
+        return None
+    most = max(p.stats.rows for p in leaves)
+    drawn = await backend.sample(ref, state.map, [p.id for p in leaves], max(1, CALIBRATION_ROWS * most // total))
+    return await anyio.to_thread.run_sync(_calibrate, leaves, drawn, ref.config.metric, total)
+
+
+def _calibrate(
+    leaves: list[Partition], drawn: Mapping[int, Vector], metric: Metric, total: int
+) -> Calibration | None:
+    share = min(1.0, CALIBRATION_ROWS / total)
+    rows, labels, centroids, owner = [], [], [], []
+    for i, leaf in enumerate(leaves):
+        taken = drawn.get(leaf.id)
+        if taken is not None:
+            taken = taken[: max(1, round(share * leaf.stats.rows))]
+            rows.append(taken)
+            labels.append(np.full(len(taken), i))
+        assert leaf.stats.centroids is not None
+        centroids.append(leaf.stats.centroids)
+        owner.append(np.full(len(leaf.stats.centroids), i))
+    return calibrate(
+        np.concatenate(rows),
+        np.concatenate(labels),
+        np.concatenate(centroids),
+        np.concatenate(owner),
+        metric,
+        rows=total,
+    )
+
+
+def _trainable(ref: CollectionRef, state: MapState, touched: Sequence[Partition]) -> Partition | None:
+    """A catch-all that has gathered enough rows to be cut into clusters."""
+    level = cluster_level(ref)
+    if level is None:
+        return None
+    for leaf in touched:
+        waits = leaf.key.kind == "rest" and not is_trained(state.map, leaf.parent)
+        if waits and leaf.stats.rows >= level.min_rows:
+            return leaf
+    return None
+
+
+async def _split_into_clusters(
+    backend: Backend, ref: CollectionRef, state: MapState, source: Partition
+) -> None:
+    level = cluster_level(ref)
+    assert level is not None
+    drawn = await backend.sample(ref, state.map, [source.id], level.k * TRAINING_ROWS_PER_CLUSTER)
+    centroids = await anyio.to_thread.run_sync(find_clusters, drawn[source.id], level.k, ref.config.metric)
+    made = await backend.add_partitions(ref, new_clusters(state.map, source.parent, centroids))
+    targets = [made.map.child(source.parent, level.key(n)) for n in range(len(centroids))]
+    await backend.recluster(ref, made.map, source.id, [t.id for t in targets if t is not None], centroids)
