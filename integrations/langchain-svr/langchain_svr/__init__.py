@@ -1,0 +1,9 @@
+"""Semantic Vector Router for LangChain: a vector store, a retriever and a tool for agents."""
+
+from __future__ import annotations
+
+from langchain_svr.retrievers import SVRRetriever
+from langchain_svr.vectorstores import SVRVectorStore
+
+__all__ = ["SVRRetriever", "SVRVectorStore"]
+__version__ = "0.1.0"

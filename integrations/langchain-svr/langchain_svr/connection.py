@@ -1,0 +1,104 @@
+"""Opens the client and the collection behind a store: lazily, once, from any thread or event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from pydantic import SecretStr
+
+from svr_retrievers import AsyncCollection, Collection, SVRClient
+from svr_retrievers.errors import ClientClosed, CollectionNotFound, InputError
+
+
+class Connection:
+    """A collection that is opened when it is first needed.
+
+    Writing creates it; reading one that does not exist yet finds None. Settings are compared with
+    those of an existing collection before its first use (`CollectionMismatch`). Opening the same
+    collection twice is harmless, so nothing waits for an opener on another loop.
+
+    A given client is shared and stays open; one made here is closed by `close`.
+    """
+
+    def __init__(
+        self, name: str, settings: dict[str, Any], *, url: str | None, client: SVRClient | None
+    ) -> None:
+        if client is not None and url is not None:
+            raise InputError("Both `client` and `url` were given.", hint="Pass one of them.")
+        self.name = name
+        self._settings = settings
+        self._url = None if url is None else SecretStr(url)
+        self._client = client
+        self._shared = client is not None
+        self._closed = False
+        self._lock = threading.Lock()
+        self._blocking: Collection | None = None
+        self._awaitable: AsyncCollection | None = None
+
+    def client(self) -> SVRClient:
+        with self._lock:
+            if self._closed:
+                raise ClientClosed("This vector store is closed.", hint="Make a new one.")
+            if self._client is None:
+                self._client = SVRClient(self._url.get_secret_value() if self._url else None)
+            return self._client
+
+    async def aclient(self) -> SVRClient:
+        """The same client; starting one may take a while, so that happens beside the event loop."""
+        if self._client is None:
+            return await asyncio.to_thread(self.client)
+        return self.client()
+
+    def existing(self) -> Collection | None:
+        if self._closed or self._blocking is None:
+            client = self.client()
+            try:
+                dimensions = client.collection(self.name).dimensions
+            except CollectionNotFound:
+                return None
+            return self.writable(dimensions)
+        return self._blocking
+
+    async def aexisting(self) -> AsyncCollection | None:
+        if self._closed or self._awaitable is None:
+            client = await self.aclient()
+            try:
+                dimensions = (await client.aio.collection(self.name)).dimensions
+            except CollectionNotFound:
+                return None
+            return await self.awritable(dimensions)
+        return self._awaitable
+
+    def writable(self, dimensions: int) -> Collection:
+        if self._closed or self._blocking is None:
+            self._blocking = self.client().create_collection(
+                self.name, dimensions=dimensions, if_exists="open", **self._settings
+            )
+        return self._blocking
+
+    async def awritable(self, dimensions: int) -> AsyncCollection:
+        if self._closed or self._awaitable is None:
+            client = await self.aclient()
+            self._awaitable = await client.aio.create_collection(
+                self.name, dimensions=dimensions, if_exists="open", **self._settings
+            )
+        return self._awaitable
+
+    def drop(self) -> None:
+        self.client().drop_collection(self.name, missing_ok=True)
+        self._blocking = self._awaitable = None
+
+    async def adrop(self) -> None:
+        await (await self.aclient()).aio.drop_collection(self.name, missing_ok=True)
+        self._blocking = self._awaitable = None
+
+    def close(self) -> None:
+        """Close the client if it was made here. Closing again does nothing."""
+        with self._lock:
+            mine = None if self._shared else self._client
+            self._client = self._blocking = self._awaitable = None
+            self._closed = True
+        if mine is not None:
+            mine.close()

@@ -1,0 +1,75 @@
+"""Checks the keyword arguments that LangChain passes through untyped, so that no typing error is lost."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from svr_retrievers.errors import InputError
+
+ROUTING_OPTIONS = frozenset({
+    "partitions", "exact", "nprobe", "recall_target", "ef_search", "timeout_seconds", "on_failure",
+})  # fmt: skip
+SEARCH_OPTIONS = ROUTING_OPTIONS | {"filter", "namespace", "with_details"}
+ADD_OPTIONS = frozenset({"ids", "metadatas", "batch_size", "namespace"})
+
+# `Runnable.invoke(..., verbose=True)` and older chains hand these down to every store.
+_FROM_LANGCHAIN = frozenset({"verbose", "callbacks", "run_id"})
+_BELONGS_TO = {
+    "score_threshold": "it belongs to similarity_search_with_relevance_scores "
+    "and to search_type='similarity_score_threshold'",
+    "fetch_k": "it belongs to max_marginal_relevance_search",
+    "lambda_mult": "it belongs to max_marginal_relevance_search",
+    "pre_filter": "the filter is passed as `filter`",
+    "where": "the filter is passed as `filter`",
+    "top_k": "the number of results is `k`",
+    "limit": "the number of results is `k`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One checked request: how many hits, the options of the core's search, and the shape of the answer."""
+
+    limit: int
+    options: dict[str, Any]
+    with_details: bool
+
+    @classmethod
+    def checked(cls, method: str, k: int, given: Mapping[str, Any], *, namespace: str) -> Ask:
+        """None means that an option was not given, as everywhere in LangChain."""
+        refuse_unknown(method, given, SEARCH_OPTIONS | {"k"})
+        options = {name: given[name] for name in SEARCH_OPTIONS & given.keys() if given[name] is not None}
+        with_details = bool(options.pop("with_details", False))
+        options.setdefault("namespace", namespace)
+        return cls(positive("k", k), options, with_details)
+
+
+def positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
+    return value
+
+
+def refuse_unknown(method: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+    for name in given:
+        if name not in known and name not in _FROM_LANGCHAIN:
+            raise TypeError(_unknown(method, name, known))
+
+
+def refuse_misspelt(method: str, given: Mapping[str, Any]) -> None:
+    """Adding tolerates arguments meant for other stores, aloud; a near miss of one of ours is refused."""
+    for name in given:
+        if difflib.get_close_matches(name, ADD_OPTIONS, n=1, cutoff=0.7) or name in SEARCH_OPTIONS:
+            raise TypeError(_unknown(method, name, ADD_OPTIONS))
+        if name not in _FROM_LANGCHAIN:
+            warnings.warn(f"{method}() has no use for {name!r} and ignores it.", UserWarning, stacklevel=3)
+
+
+def _unknown(method: str, name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    why = _BELONGS_TO.get(name) or (f"did you mean {near[0]!r}?" if near else "")
+    return f"{method}() takes no {name!r}{': ' + why if why else ''}. It takes {', '.join(sorted(known))}."

@@ -1,0 +1,232 @@
+"""The half of the store that reads: similarity, scores, relevance, diversity, ids; blocking and awaitable."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore
+
+from langchain_svr import convert
+from langchain_svr.connection import Connection
+from langchain_svr.convert import VectorLike, document_of
+from langchain_svr.options import Ask, positive
+from svr_retrievers import Hit, Metric, SearchResult, maximal_marginal_relevance
+
+_log = logging.getLogger("langchain_svr")
+
+
+class SearchingStore(VectorStore):
+    """Every search takes `filter` and the routing options as keywords; an unknown one is a TypeError.
+
+    `filter`: a condition on the metadata, e.g. `{"year": {"$gte": 2020}, "lang": "en"}`.
+    `partitions`: paths of the partitions to look into. `recall_target`: share of the true neighbours
+    that the chosen partitions should hold; `nprobe`: a fixed number of partitions instead; `exact`:
+    no approximate index. `ef_search`: effort within an index. `timeout_seconds`: the deadline.
+    `on_failure`: "fail", or "partial" for the hits of the partitions that answered. `namespace`:
+    instead of the store's own. `with_details`: add `svr_score`, `svr_relevance`, `svr_distance` and
+    `svr_partition` to the metadata of the documents returned; nothing is added otherwise.
+    """
+
+    _embedding: Embeddings
+    _connection: Connection
+    _namespace: str
+    _metric: Metric
+
+    def similarity_search(
+        self, query: str, k: int = 4, filter: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """The `k` documents closest to the query, closest first."""
+        ask = self._ask("similarity_search", k, filter, kwargs)
+        return _documents(self._hits(ask, query), ask)
+
+    async def asimilarity_search(
+        self, query: str, k: int = 4, filter: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[Document]:
+        ask = self._ask("asimilarity_search", k, filter, kwargs)
+        return _documents(await self._ahits(ask, query), ask)
+
+    def similarity_search_by_vector(
+        self, embedding: VectorLike, k: int = 4, filter: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[Document]:
+        ask = self._ask("similarity_search_by_vector", k, filter, kwargs)
+        return _documents(self._hits(ask, embedding), ask)
+
+    async def asimilarity_search_by_vector(
+        self, embedding: VectorLike, k: int = 4, filter: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[Document]:
+        ask = self._ask("asimilarity_search_by_vector", k, filter, kwargs)
+        return _documents(await self._ahits(ask, embedding), ask)
+
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, filter: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Documents with their score, which is **higher for closer** and not a distance.
+
+        Cosine: the similarity, -1 to 1. L2: minus the distance. Inner product: the product.
+        """
+        ask = self._ask("similarity_search_with_score", k, filter, kwargs)
+        return _scored(self._hits(ask, query), ask)
+
+    async def asimilarity_search_with_score(
+        self, query: str, k: int = 4, filter: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        ask = self._ask("asimilarity_search_with_score", k, filter, kwargs)
+        return _scored(await self._ahits(ask, query), ask)
+
+    def similarity_search_with_score_by_vector(
+        self, embedding: VectorLike, k: int = 4, filter: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        ask = self._ask("similarity_search_with_score_by_vector", k, filter, kwargs)
+        return _scored(self._hits(ask, embedding), ask)
+
+    async def asimilarity_search_with_score_by_vector(
+        self, embedding: VectorLike, k: int = 4, filter: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        ask = self._ask("asimilarity_search_with_score_by_vector", k, filter, kwargs)
+        return _scored(await self._ahits(ask, embedding), ask)
+
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """`k` documents that are close to the query and unlike each other, in the order of choice.
+
+        They are chosen among the `fetch_k` closest, never fewer than `k`. `lambda_mult` 1 weighs
+        closeness only, 0 difference only.
+        """
+        ask = self._ask("max_marginal_relevance_search", _pool(k, fetch_k), filter, kwargs)
+        vector = self._embedding.embed_query(query)
+        return _diverse(self._hits(ask, vector, with_vectors=True), ask, vector, k, lambda_mult)
+
+    async def amax_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        ask = self._ask("amax_marginal_relevance_search", _pool(k, fetch_k), filter, kwargs)
+        vector = await self._embedding.aembed_query(query)
+        return _diverse(await self._ahits(ask, vector, with_vectors=True), ask, vector, k, lambda_mult)
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: VectorLike,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        ask = self._ask("max_marginal_relevance_search_by_vector", _pool(k, fetch_k), filter, kwargs)
+        return _diverse(self._hits(ask, embedding, with_vectors=True), ask, embedding, k, lambda_mult)
+
+    async def amax_marginal_relevance_search_by_vector(
+        self,
+        embedding: VectorLike,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        ask = self._ask("amax_marginal_relevance_search_by_vector", _pool(k, fetch_k), filter, kwargs)
+        return _diverse(await self._ahits(ask, embedding, with_vectors=True), ask, embedding, k, lambda_mult)
+
+    def get_by_ids(self, ids: Sequence[str], /, *, namespace: str | None = None) -> list[Document]:
+        """The documents that exist, in the order of `ids`."""
+        wanted = convert.wanted_ids(ids)
+        collection = self._connection.existing() if wanted else None
+        if collection is None:
+            return []
+        return [document_of(d) for d in collection.get(wanted, namespace=namespace or self._namespace)]
+
+    async def aget_by_ids(self, ids: Sequence[str], /, *, namespace: str | None = None) -> list[Document]:
+        wanted = convert.wanted_ids(ids)
+        collection = await self._connection.aexisting() if wanted else None
+        if collection is None:
+            return []
+        found = await collection.get(wanted, namespace=namespace or self._namespace)
+        return [document_of(d) for d in found]
+
+    def _similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        ask = self._ask("similarity_search_with_relevance_scores", k, None, kwargs)
+        return [(document_of(h, with_details=ask.with_details), h.relevance) for h in self._hits(ask, query)]
+
+    async def _asimilarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        ask = self._ask("asimilarity_search_with_relevance_scores", k, None, kwargs)
+        hits = await self._ahits(ask, query)
+        return [(document_of(h, with_details=ask.with_details), h.relevance) for h in hits]
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        """From the score of `similarity_search_with_score` to a number in [0, 1], 1 for best."""
+        metric = self._metric
+        if metric is Metric.COSINE:
+            return lambda score: metric.relevance(1.0 - score)
+        return lambda score: metric.relevance(-score)
+
+    def _ask(self, method: str, k: int, filter: Mapping[str, Any] | None, given: dict[str, Any]) -> Ask:
+        options = given if filter is None else {**given, "filter": filter}
+        return Ask.checked(method, k, options, namespace=self._namespace)
+
+    def _hits(self, ask: Ask, query: str | VectorLike, *, with_vectors: bool = False) -> Sequence[Hit]:
+        collection = self._connection.existing()
+        if collection is None:
+            return ()
+        vector = self._embedding.embed_query(query) if isinstance(query, str) else query
+        options = ask.options | {"with_vectors": with_vectors}
+        return _noted(collection.search(vector=_vector(vector), limit=ask.limit, **options))
+
+    async def _ahits(self, ask: Ask, query: str | VectorLike, *, with_vectors: bool = False) -> Sequence[Hit]:
+        collection = await self._connection.aexisting()
+        if collection is None:
+            return ()
+        vector = await self._embedding.aembed_query(query) if isinstance(query, str) else query
+        options = ask.options | {"with_vectors": with_vectors}
+        return _noted(await collection.search(vector=_vector(vector), limit=ask.limit, **options))
+
+
+def _vector(vector: VectorLike) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.asarray(vector, dtype=np.float32)
+
+
+def _pool(k: int, fetch_k: int) -> int:
+    return max(positive("k", k), positive("fetch_k", fetch_k))
+
+
+def _noted(result: SearchResult) -> Sequence[Hit]:
+    """LangChain's lists have no room for the reason of a short answer, so it goes to the log."""
+    if result.incomplete is not None:
+        level = logging.DEBUG if result.incomplete.code == "few_matches" else logging.WARNING
+        _log.log(level, "%d of %d documents: %s", len(result), result.limit, result.incomplete.message)
+    return result.hits
+
+
+def _documents(hits: Iterable[Hit], ask: Ask) -> list[Document]:
+    return [document_of(hit, with_details=ask.with_details) for hit in hits]
+
+
+def _scored(hits: Iterable[Hit], ask: Ask) -> list[tuple[Document, float]]:
+    return [(document_of(hit, with_details=ask.with_details), hit.score) for hit in hits]
+
+
+def _diverse(hits: Sequence[Hit], ask: Ask, query: VectorLike, k: int, lambda_mult: float) -> list[Document]:
+    vectors = [hit.vector for hit in hits if hit.vector is not None]
+    chosen = maximal_marginal_relevance(_vector(query), np.array(vectors), k=k, lambda_mult=lambda_mult)
+    return _documents((hits[i] for i in chosen), ask)

