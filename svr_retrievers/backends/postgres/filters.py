@@ -63,8 +63,8 @@ _IS_NULL = sql.SQL(
 _EQUALS_LIST = sql.SQL(f"exists ({_VALUES} where x = %s::jsonb)")
 _CONTAINS = sql.SQL(f"exists ({_VALUES} where jsonb_typeof(x) = 'array' and x @> %s::jsonb)")
 _TEXT_IN: Final = f"exists ({_VALUES} where jsonb_typeof(x) = 'string' and "
-_JSON_LIKE = sql.SQL(_TEXT_IN + "x #>> '{{}}' like %s::text escape '\\')")
-_JSON_REGEX = sql.SQL(_TEXT_IN + "(x #>> '{{}}') collate \"C\" ~ %s::text)")
+_JSON_LIKE = sql.SQL(_TEXT_IN + "x #>> '{}' like %s::text escape '\\')")
+_JSON_REGEX = sql.SQL(_TEXT_IN + "(x #>> '{}') collate \"C\" ~ %s::text)")
 
 
 def compile_filter(node: Node, columns: Mapping[str, str]) -> tuple[sql.Composable, list[object], bool]:
@@ -84,7 +84,7 @@ class _Compiler:
         self.parameters: list[object] = []
         self.needs_metadata = False
 
-    def compile(self, node: Node) -> sql.Composable:
+    def compile(self, node: Node) -> sql.Composable:  # noqa: PLR0911 - one return for each kind of node
         match node:
             case And(()):
                 return sql.SQL("true")
@@ -95,7 +95,7 @@ class _Compiler:
             case Or(children):
                 return self._group(" or ", children)
             case Not(child):
-                return sql.SQL("({} is not true)").format(self.compile(child))
+                return sql.SQL("(({}) is not true)").format(self.compile(child))
             case Contains() | Exists():
                 return self._from_metadata(node)
             case _:
@@ -104,7 +104,7 @@ class _Compiler:
     def _group(self, word: LiteralString, children: tuple[Node, ...]) -> sql.Composable:
         return sql.SQL("({})").format(sql.SQL(word).join([self.compile(child) for child in children]))
 
-    def _from_metadata(
+    def _from_metadata(  # noqa: PLR0911 - one return for each kind of leaf
         self, node: Compare | In | IsNull | EqualsList | Contains | Exists | Like
     ) -> sql.Composable:
         self.needs_metadata = True
@@ -127,7 +127,9 @@ class _Compiler:
             case Like(_, pattern):
                 return self._add(_JSON_LIKE, f"${path}[*]", pattern)
 
-    def _from_column(self, node: Compare | In | IsNull | EqualsList | Like) -> sql.Composable:
+    def _from_column(  # noqa: PLR0911 - one return for each kind of leaf
+        self, node: Compare | In | IsNull | EqualsList | Like
+    ) -> sql.Composable:
         assert node.field is not None
         assert node.field_type is not None
         column = sql.SQL("s.{}").format(sql.Identifier(self.columns[node.field]))

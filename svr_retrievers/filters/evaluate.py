@@ -1,0 +1,148 @@
+"""Decides in memory whether a document matches a parsed filter, exactly as the databases do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import TypeVar
+
+from svr_retrievers.filters import patterns
+from svr_retrievers.filters.tree import (
+    And,
+    Compare,
+    Contains,
+    EqualsList,
+    Exists,
+    In,
+    IsNull,
+    Like,
+    Node,
+    Not,
+    Op,
+    Or,
+    Path,
+)
+from svr_retrievers.filters.values import EXACT_FLOAT_INTEGER
+
+Ordered = TypeVar("Ordered", bool, float, str, datetime, Decimal)
+
+
+def evaluate(node: Node, metadata: Mapping[str, object], typed: Mapping[str, object]) -> bool:
+    """Whether the filter holds. `metadata` is normalised; `typed` holds the declared fields' values.
+
+    Declared fields are read from `typed` (absent or None: missing), except by `$exists`.
+    """
+    match node:
+        case And(children):
+            return all(evaluate(child, metadata, typed) for child in children)
+        case Or(children):
+            return any(evaluate(child, metadata, typed) for child in children)
+        case Not(child):
+            return not evaluate(child, metadata, typed)
+        case Exists(path):
+            return bool(_at(metadata, path))
+        case _:
+            return _leaf(node, _values(node, metadata, typed))
+
+
+def _leaf(
+    node: Compare | In | IsNull | EqualsList | Contains | Like,
+    values: list[object],
+) -> bool:
+    match node:
+        case Compare(op, _, operand):
+            return any(_compare(op, value, operand) for value in _elements(values))
+        case In(_, operands):
+            return any(_compare(Op.EQ, value, each) for value in _elements(values) for each in operands)
+        case IsNull():
+            return not values or any(value is None for value in _elements(values))
+        case EqualsList(_, operands):
+            return any(_same(value, operands) for value in values)
+        case Contains(_, operand):
+            return any(_same(each, operand) for value in values if isinstance(value, list) for each in value)
+        case Like(_, pattern, ignore_case):
+            texts = (value for value in _elements(values) if isinstance(value, str))
+            return any(patterns.like(text, pattern, ignore_case=ignore_case) for text in texts)
+
+
+def _values(
+    node: Compare | In | IsNull | EqualsList | Contains | Like,
+    metadata: Mapping[str, object],
+    typed: Mapping[str, object],
+) -> list[object]:
+    if isinstance(node, Contains) or node.field is None:
+        return _at(metadata, node.path)
+    value = typed.get(node.field)
+    return [] if value is None else [value]
+
+
+def _at(metadata: Mapping[str, object], path: Path) -> list[object]:
+    """Everything at the path: keys look into objects, and into the objects of a list."""
+    found: list[object] = [metadata[path[0]]] if path[0] in metadata else []
+    for key in path[1:]:
+        objects = [item for item in _elements(found) if isinstance(item, dict)]
+        found = [item[key] for item in objects if key in item]
+    return found
+
+
+def _elements(values: list[object]) -> list[object]:
+    """The values with each list replaced by its elements, one level deep."""
+    if not any(isinstance(value, list) for value in values):
+        return values
+    return [each for value in values for each in (value if isinstance(value, list) else (value,))]
+
+
+def _compare(op: Op, value: object, operand: object) -> bool:
+    """Numbers with numbers, text with text and so on; values of two classes never match."""
+    if isinstance(value, bool) or isinstance(operand, bool):
+        return isinstance(value, bool) and isinstance(operand, bool) and _holds(op, value, operand)
+    if isinstance(value, str):
+        return isinstance(operand, str) and _holds(op, value, operand)
+    if isinstance(value, (int, float)):
+        return isinstance(operand, (int, float)) and _compare_numbers(op, value, operand)
+    return isinstance(value, datetime) and isinstance(operand, datetime) and _holds(op, value, operand)
+
+
+def _holds(op: Op, left: Ordered, right: Ordered) -> bool:
+    match op:
+        case Op.EQ:
+            return left == right
+        case Op.GT:
+            return left > right
+        case Op.GTE:
+            return left >= right
+        case Op.LT:
+            return left < right
+        case Op.LTE:
+            return left <= right
+
+
+def _compare_numbers(op: Op, left: float, right: float) -> bool:
+    """As JSON writes them: a float is its shortest decimal form, not its binary value.
+
+    The two differ only where an integer that no float holds meets a float.
+    """
+    mixed = isinstance(left, int) is not isinstance(right, int)
+    if mixed and (_beyond_floats(left) or _beyond_floats(right)):
+        return _holds(op, _decimal(left), _decimal(right))
+    return _holds(op, left, right)
+
+
+def _beyond_floats(number: float) -> bool:
+    return isinstance(number, int) and abs(number) > EXACT_FLOAT_INTEGER
+
+
+def _decimal(number: float) -> Decimal:
+    return Decimal(number) if isinstance(number, int) else Decimal(repr(number))
+
+
+def _same(value: object, operand: object) -> bool:
+    """Equality of a whole value, lists element by element."""
+    if isinstance(operand, tuple):
+        return (
+            isinstance(value, list)
+            and len(value) == len(operand)
+            and all(_same(mine, theirs) for mine, theirs in zip(value, operand, strict=True))
+        )
+    return value is None if operand is None else _compare(Op.EQ, value, operand)
