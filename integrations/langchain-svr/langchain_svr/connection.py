@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
 from svr_retrievers import AsyncCollection, Collection, SVRClient
 from svr_retrievers.errors import ClientClosed, CollectionNotFound, InputError
+
+T = TypeVar("T")
+_TRIES = 2
+"""A collection that was dropped and made again is found by the second."""
 
 
 class Connection:
@@ -86,13 +91,54 @@ class Connection:
             )
         return self._awaitable
 
+    def read(self, call: Callable[[Collection], T], missing: T) -> T:
+        """What `call` finds in the collection, or `missing` if there is none (any more)."""
+        for _ in range(_TRIES):
+            collection = self.existing()
+            if collection is None:
+                break
+            try:
+                return call(collection)
+            except CollectionNotFound:
+                self._forget()
+        return missing
+
+    async def aread(self, call: Callable[[AsyncCollection], Awaitable[T]], missing: T) -> T:
+        for _ in range(_TRIES):
+            collection = await self.aexisting()
+            if collection is None:
+                break
+            try:
+                return await call(collection)
+            except CollectionNotFound:
+                self._forget()
+        return missing
+
+    def write(self, dimensions: int, call: Callable[[Collection], T]) -> T:
+        """What `call` returns; the collection is made if it is missing, or was dropped by someone else."""
+        try:
+            return call(self.writable(dimensions))
+        except CollectionNotFound:
+            self._forget()
+            return call(self.writable(dimensions))
+
+    async def awrite(self, dimensions: int, call: Callable[[AsyncCollection], Awaitable[T]]) -> T:
+        try:
+            return await call(await self.awritable(dimensions))
+        except CollectionNotFound:
+            self._forget()
+            return await call(await self.awritable(dimensions))
+
+    def _forget(self) -> None:
+        self._blocking = self._awaitable = None
+
     def drop(self) -> None:
         self.client().drop_collection(self.name, missing_ok=True)
-        self._blocking = self._awaitable = None
+        self._forget()
 
     async def adrop(self) -> None:
         await (await self.aclient()).aio.drop_collection(self.name, missing_ok=True)
-        self._blocking = self._awaitable = None
+        self._forget()
 
     def close(self) -> None:
         """Close the client if it was made here. Closing again does nothing."""

@@ -11,12 +11,14 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
+import svr_retrievers as svr
 from langchain_svr import convert
 from langchain_svr.connection import Connection
 from langchain_svr.convert import VectorLike, document_of
 from langchain_svr.options import Ask, positive
 from svr_retrievers import Hit, Metric, SearchResult, maximal_marginal_relevance
 
+_NONE: list[svr.Document] = []
 _log = logging.getLogger("langchain_svr")
 
 
@@ -148,18 +150,19 @@ class SearchingStore(VectorStore):
     def get_by_ids(self, ids: Sequence[str], /, *, namespace: str | None = None) -> list[Document]:
         """The documents that exist, in the order of `ids`."""
         wanted = convert.wanted_ids(ids)
-        collection = self._connection.existing() if wanted else None
-        if collection is None:
+        where = namespace or self._namespace
+        if not wanted:
             return []
-        return [document_of(d) for d in collection.get(wanted, namespace=namespace or self._namespace)]
+        found = self._connection.read(lambda c: c.get(wanted, namespace=where), _NONE)
+        return [document_of(document) for document in found]
 
     async def aget_by_ids(self, ids: Sequence[str], /, *, namespace: str | None = None) -> list[Document]:
         wanted = convert.wanted_ids(ids)
-        collection = await self._connection.aexisting() if wanted else None
-        if collection is None:
+        where = namespace or self._namespace
+        if not wanted:
             return []
-        found = await collection.get(wanted, namespace=namespace or self._namespace)
-        return [document_of(d) for d in found]
+        found = await self._connection.aread(lambda c: c.get(wanted, namespace=where), _NONE)
+        return [document_of(document) for document in found]
 
     def _similarity_search_with_relevance_scores(
         self, query: str, k: int = 4, **kwargs: Any
@@ -186,20 +189,18 @@ class SearchingStore(VectorStore):
         return Ask.checked(method, k, options, namespace=self._namespace)
 
     def _hits(self, ask: Ask, query: str | VectorLike, *, with_vectors: bool = False) -> Sequence[Hit]:
-        collection = self._connection.existing()
-        if collection is None:
+        if self._connection.existing() is None:
             return ()
-        vector = self._embedding.embed_query(query) if isinstance(query, str) else query
-        options = ask.options | {"with_vectors": with_vectors}
-        return _noted(collection.search(vector=_vector(vector), limit=ask.limit, **options))
+        vector = _vector(self._embedding.embed_query(query) if isinstance(query, str) else query)
+        options = ask.options | {"vector": vector, "limit": ask.limit, "with_vectors": with_vectors}
+        return _noted(self._connection.read(lambda c: c.search(**options), None))
 
     async def _ahits(self, ask: Ask, query: str | VectorLike, *, with_vectors: bool = False) -> Sequence[Hit]:
-        collection = await self._connection.aexisting()
-        if collection is None:
+        if await self._connection.aexisting() is None:
             return ()
-        vector = await self._embedding.aembed_query(query) if isinstance(query, str) else query
-        options = ask.options | {"with_vectors": with_vectors}
-        return _noted(await collection.search(vector=_vector(vector), limit=ask.limit, **options))
+        vector = _vector(await self._embedding.aembed_query(query) if isinstance(query, str) else query)
+        options = ask.options | {"vector": vector, "limit": ask.limit, "with_vectors": with_vectors}
+        return _noted(await self._connection.aread(lambda c: c.search(**options), None))
 
 
 def _vector(vector: VectorLike) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -210,8 +211,10 @@ def _pool(k: int, fetch_k: int) -> int:
     return max(positive("k", k), positive("fetch_k", fetch_k))
 
 
-def _noted(result: SearchResult) -> Sequence[Hit]:
+def _noted(result: SearchResult | None) -> Sequence[Hit]:
     """LangChain's lists have no room for the reason of a short answer, so it goes to the log."""
+    if result is None:
+        return ()
     if result.incomplete is not None:
         level = logging.DEBUG if result.incomplete.code == "few_matches" else logging.WARNING
         _log.log(level, "%d of %d documents: %s", len(result), result.limit, result.incomplete.message)

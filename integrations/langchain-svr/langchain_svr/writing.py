@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
@@ -93,8 +93,7 @@ class WritingStore(VectorStore):
         rows = convert.rows_of_texts(texts, metadatas, ids)
         written: list[str] = []
         for batch, part in _with_vectors(rows, vectors, batch_size):
-            collection = self._connection.writable(part.shape[1])
-            written += collection.add(batch, vectors=part, namespace=namespace or self._namespace).ids
+            written += self._connection.write(part.shape[1], self._adding(batch, part, namespace)).ids
         return written
 
     async def aadd_embeddings(
@@ -110,9 +109,9 @@ class WritingStore(VectorStore):
         rows = convert.rows_of_texts(texts, metadatas, ids)
         written: list[str] = []
         for batch, part in _with_vectors(rows, vectors, batch_size):
-            collection = await self._connection.awritable(part.shape[1])
-            added = await collection.add(batch, vectors=part, namespace=namespace or self._namespace)
-            written += added.ids
+            written += (
+                await self._connection.awrite(part.shape[1], self._aadding(batch, part, namespace))
+            ).ids
         return written
 
     def delete(
@@ -129,14 +128,11 @@ class WritingStore(VectorStore):
         selected documents is left.
         """
         refuse_unknown("delete", kwargs, ("ids", "filter", "namespace"))
-        wanted = None if ids is None else convert.wanted_ids(ids)
-        collection = self._connection.existing()
-        if collection is None:
-            return True
+        wanted, where = None if ids is None else convert.wanted_ids(ids), namespace or self._namespace
         if wanted is None and filter is None:
-            collection.clear(namespace=namespace or self._namespace)
+            self._connection.read(lambda c: c.clear(namespace=where), 0)
         else:
-            collection.delete(wanted, filter=filter, namespace=namespace or self._namespace)
+            self._connection.read(lambda c: c.delete(wanted, filter=filter, namespace=where), 0)
         return True
 
     async def adelete(
@@ -148,14 +144,11 @@ class WritingStore(VectorStore):
         **kwargs: Any,
     ) -> bool:
         refuse_unknown("adelete", kwargs, ("ids", "filter", "namespace"))
-        wanted = None if ids is None else convert.wanted_ids(ids)
-        collection = await self._connection.aexisting()
-        if collection is None:
-            return True
+        wanted, where = None if ids is None else convert.wanted_ids(ids), namespace or self._namespace
         if wanted is None and filter is None:
-            await collection.clear(namespace=namespace or self._namespace)
+            await self._connection.aread(lambda c: c.clear(namespace=where), 0)
         else:
-            await collection.delete(wanted, filter=filter, namespace=namespace or self._namespace)
+            await self._connection.aread(lambda c: c.delete(wanted, filter=filter, namespace=where), 0)
         return True
 
     def delete_collection(self) -> None:
@@ -169,8 +162,7 @@ class WritingStore(VectorStore):
         written: list[str] = []
         for batch in convert.batches(rows, _size(batch_size)):
             vectors = convert.matrix(self._embedding.embed_documents([r.text for r in batch]), len(batch))
-            collection = self._connection.writable(vectors.shape[1])
-            written += collection.add(batch, vectors=vectors, namespace=namespace or self._namespace).ids
+            written += self._connection.write(vectors.shape[1], self._adding(batch, vectors, namespace)).ids
         return written
 
     async def _aadd(
@@ -180,10 +172,19 @@ class WritingStore(VectorStore):
         for batch in convert.batches(rows, _size(batch_size)):
             embedded = await self._embedding.aembed_documents([r.text for r in batch])
             vectors = convert.matrix(embedded, len(batch))
-            collection = await self._connection.awritable(vectors.shape[1])
-            added = await collection.add(batch, vectors=vectors, namespace=namespace or self._namespace)
+            added = await self._connection.awrite(vectors.shape[1], self._aadding(batch, vectors, namespace))
             written += added.ids
         return written
+
+    def _adding(
+        self, batch: list[svr.Document], vectors: Matrix, namespace: str | None
+    ) -> Callable[[svr.Collection], svr.AddResult]:
+        return lambda c: c.add(batch, vectors=vectors, namespace=namespace or self._namespace)
+
+    def _aadding(
+        self, batch: list[svr.Document], vectors: Matrix, namespace: str | None
+    ) -> Callable[[svr.AsyncCollection], Awaitable[svr.AddResult]]:
+        return lambda c: c.add(batch, vectors=vectors, namespace=namespace or self._namespace)
 
 
 def _size(batch_size: int | None) -> int | None:

@@ -239,3 +239,9 @@ def test_another_dimension_than_the_collection_has_is_refused(store: Any) -> Non
         store.add_embeddings([("y", [1.0, 2.0, 3.0])])
     with pytest.raises(SVRError, match="2"):
         store.similarity_search_by_vector([1.0, 2.0, 3.0])
+
+
+def test_an_id_that_stands_twice_in_one_call_is_refused(store: Any) -> None:
+    with pytest.raises(ValueError, match="twice"):
+        store.add_texts(["one", "two"], ids=["1", "1"])
+    assert store.get_by_ids(["1"]) == []

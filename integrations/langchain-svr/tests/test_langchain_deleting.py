@@ -75,3 +75,20 @@ async def test_a_dropped_collection_is_empty_and_comes_back_with_the_next_write(
     await store.adelete_collection()
     assert await store.asimilarity_search("x") == []
     await store.adelete_collection()
+
+
+async def test_a_collection_dropped_by_another_store_is_looked_up_again(make_store: Any) -> None:
+    mine, theirs = make_store(), make_store()
+    for again in range(2):
+        mine.add_texts(["x"], ids=["1"])
+        assert len(theirs.similarity_search("x")) == len(await theirs.asimilarity_search("x")) == 1
+        mine.delete_collection()
+        if again:
+            assert theirs.similarity_search("x") == await theirs.asimilarity_search("x") == []
+            assert theirs.get_by_ids(["1"]) == []
+            assert theirs.delete(["1"]) is True
+        theirs.add_texts(["y"], ids=["2"])
+        assert [d.id for d in await mine.asimilarity_search("x")] == ["2"]
+        await theirs.adelete_collection()
+        await mine.aadd_texts(["z"], ids=["3"])
+        await mine.adelete_collection()
