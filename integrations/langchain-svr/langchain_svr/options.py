@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -49,9 +50,14 @@ class Ask:
 
 
 def positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    """`value` as an int of at least 1; numpy's whole numbers are fine."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
         raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
-    return value
+    return number
 
 
 def refuse_unknown(method: str, given: Mapping[str, Any], known: Collection[str]) -> None:

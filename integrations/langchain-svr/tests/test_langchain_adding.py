@@ -245,3 +245,10 @@ def test_an_id_that_stands_twice_in_one_call_is_refused(store: Any) -> None:
     with pytest.raises(ValueError, match="twice"):
         store.add_texts(["one", "two"], ids=["1", "1"])
     assert store.get_by_ids(["1"]) == []
+
+
+def test_many_rows_fit_into_one_call(store: Any) -> None:
+    count = 14_000
+    matrix = np.stack([np.cos(np.arange(count)), np.sin(np.arange(count))], axis=1)
+    ids = store.add_embeddings(zip(map(str, range(count)), matrix, strict=True))
+    assert len(set(ids)) == store.collection.count() == count

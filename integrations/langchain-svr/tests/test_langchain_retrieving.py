@@ -12,8 +12,9 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnablePassthrough
 from langchain_core.tools import create_retriever_tool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_svr import SVRRetriever
 from pydantic import BaseModel, ValidationError
 
@@ -161,6 +162,18 @@ def test_the_tool_tells_the_model_what_it_can_ask(make_store: Any) -> None:
     assert "year (int)" in schema["filter"]["description"]
     assert "$gte" in schema["filter"]["description"]
     assert tool.tool_call_schema.model_json_schema()["required"] == ["query"]
+
+
+def test_the_tool_can_be_offered_to_a_model(animals: Any) -> None:
+    offered = convert_to_openai_tool(animals.as_tool(name="animals", description="Facts about animals."))
+    assert offered["function"]["name"] == "animals"
+    assert set(offered["function"]["parameters"]["properties"]) == {"query", "k", "filter"}
+
+
+def test_a_field_may_be_set_at_run_time(animals: Any) -> None:
+    own = SVRRetriever(vectorstore=animals, k=3).configurable_fields(k=ConfigurableField(id="count"))
+    assert len(own.invoke("the")) == 3
+    assert len(own.invoke("the", {"configurable": {"count": 1}})) == 1
 
 
 def test_the_tool_may_be_narrowed_to_the_query(animals: Any) -> None:

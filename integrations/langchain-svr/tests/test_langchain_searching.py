@@ -146,8 +146,11 @@ async def test_a_senseless_k_is_a_typed_error(store: Any, k: Any) -> None:
         await store.amax_marginal_relevance_search("x", k=1, fetch_k=k)
 
 
-def test_k_beyond_the_collection_returns_everything(animals: Any) -> None:
-    assert len(animals.similarity_search("cat", k=100)) == 4
+def test_k_beyond_the_collection_returns_everything_and_the_log_says_why(animals: Any, caplog: Any) -> None:
+    with caplog.at_level("DEBUG", "langchain_svr"):
+        assert len(animals.similarity_search("cat", k=100)) == 4
+    assert "4 of 100 documents" in caplog.text
+    assert len(animals.similarity_search("cat", k=np.int64(2))) == 2
 
 
 def test_routing_options_reach_the_search(make_store: Any) -> None:
