@@ -39,8 +39,16 @@ class WordLlamaEmbedder:
     def dimensions(self) -> int:
         return DIMENSIONS
 
-    def embed_documents(self, texts: Sequence[str]) -> Vector:
-        """One row per text, in order. A text without a single token raises `EmbeddingFailed`."""
+    def embed_documents(self, texts: Sequence[str]) -> list[Vector]:
+        """One vector per text, in order. A text without a single token raises `EmbeddingFailed`."""
+        return list(self.matrix(texts))
+
+    def embed_query(self, text: str) -> Vector:
+        row: Vector = self.matrix([text])[0]
+        return row
+
+    def matrix(self, texts: Sequence[str]) -> Vector:
+        """The same vectors as one array, a row per text."""
         sums = np.zeros((len(texts), DIMENSIONS), dtype=np.float32)
         for owners, pieces in _batches(texts):
             weights = np.array([len(piece) for piece in pieces], dtype=np.float32)
@@ -49,10 +57,6 @@ class WordLlamaEmbedder:
         _refuse_empty(texts, lengths[:, 0])
         sums /= lengths
         return sums
-
-    def embed_query(self, text: str) -> Vector:
-        row: Vector = self.embed_documents([text])[0]
-        return row
 
     def _embed(self, pieces: list[str]) -> Vector:
         try:

@@ -1,0 +1,193 @@
+"""Connections that are ready for vectors, and driver errors turned into ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import psycopg
+from pgvector.psycopg import register_vector_async
+from psycopg import AsyncConnection, errors, sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from svr_retrievers.errors import (
+    AuthenticationFailed,
+    BackendError,
+    ClientClosed,
+    CollectionNotFound,
+    ConfigError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    ExtensionMissing,
+    PermissionDenied,
+    SVRError,
+)
+from svr_retrievers.settings import Settings
+
+Connection = AsyncConnection[TupleRow]
+Pool = AsyncConnectionPool[Connection]
+
+
+async def connect(url: str, settings: Settings) -> Connection:
+    """One connection outside the pool, so that a failure says why. Raises ConnectionFailed and its kin."""
+    with translated():
+        conn = await AsyncConnection.connect(
+            url, autocommit=True, connect_timeout=max(2, round(settings.connect_timeout_seconds))
+        )
+    return conn
+
+
+async def ensure_extension(conn: Connection) -> None:
+    """pgvector in this database: used if it is there, created if it may be.
+
+    Raises:
+        ExtensionMissing: it is neither there nor creatable.
+    """
+    with translated():
+        found = await conn.execute("select extversion from pg_extension where extname = 'vector'")
+        if await found.fetchone() is not None:
+            return
+        try:
+            await conn.execute("create extension if not exists vector")
+        except errors.UniqueViolation:
+            return  # another client created it at the same moment
+        except errors.InsufficientPrivilege:
+            raise ExtensionMissing(
+                "pgvector is not installed in this database and this role may not install it.",
+                hint="Ask an administrator to run: CREATE EXTENSION vector;",
+            ) from None
+        except psycopg.Error as error:
+            raise ExtensionMissing(
+                f"pgvector cannot be created in this database: {_first_line(error)}.",
+                hint="Install pgvector on the server (package postgresql-NN-pgvector), then try again.",
+            ) from None
+
+
+def check_url(url: str) -> None:
+    """Raises ConfigError when the driver cannot read the URL."""
+    try:
+        conninfo_to_dict(url)
+    except psycopg.Error:
+        raise ConfigError(
+            "The PostgreSQL URL cannot be read.",
+            hint="It has the form postgresql://user:password@host:5432/database; "
+            "percent-encode special characters in the password.",
+        ) from None
+
+
+def make_pool(url: str, settings: Settings) -> Pool:
+    return AsyncConnectionPool(
+        url,
+        min_size=settings.pool_min_connections,
+        max_size=max(settings.pool_max_connections, settings.pool_min_connections),
+        timeout=settings.connect_timeout_seconds,
+        kwargs={"autocommit": True, "application_name": "svr"},
+        configure=configure,
+        check=None,
+        open=False,
+    )
+
+
+async def configure(conn: Connection) -> None:
+    """Loads pgvector's library and types, so that its settings and operators are there from the first query."""
+    found = await conn.execute(
+        "select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'"
+    )
+    row = await found.fetchone()
+    if row is None:
+        raise ExtensionMissing("pgvector is not installed in this database.", hint="CREATE EXTENSION vector;")
+    path = sql.SQL(", ").join([sql.Identifier(str(row[0])), sql.Identifier("pg_catalog")])
+    await conn.execute(sql.SQL("set search_path to {}").format(path))
+    await conn.execute("select '[1]'::vector <-> '[1]'::vector")
+    await register_vector_async(conn)
+
+
+@contextlib.asynccontextmanager
+async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
+    """A pooled connection; driver errors inside become ours."""
+    with translated():
+        async with pool.connection() as conn:
+            yield conn
+
+
+@contextlib.contextmanager
+def translated(collection: str | None = None) -> Iterator[None]:
+    """Driver errors inside become ours; a missing table means that `collection` was dropped."""
+    try:
+        yield
+    except errors.UndefinedTable as error:
+        if collection is None:
+            raise as_ours(error) from error
+        raise CollectionNotFound(f"The collection {collection!r} was dropped.", hint="Create it again.") from error
+    except psycopg.Error as error:
+        raise as_ours(error) from error
+
+
+@contextlib.asynccontextmanager
+async def guarded(pool: Pool, collection: str, *, transaction: bool) -> AsyncIterator[Connection]:
+    """A pooled connection for work on a collection, in one transaction if asked for."""
+    with translated(collection):
+        async with pool.connection() as conn:
+            if transaction:
+                async with conn.transaction():
+                    yield conn
+            else:
+                yield conn
+
+
+def as_ours(error: psycopg.Error) -> SVRError:
+    """The error of ours that says what happened and what to do; no connection string is ever in it."""
+    if isinstance(error, PoolTimeout):
+        return ConnectionFailed(
+            "No connection became free in time.",
+            hint="Raise SVR_POOL_MAX_CONNECTIONS, or check that the server is up.",
+        )
+    if isinstance(error, PoolClosed):
+        return ClientClosed("This client is closed.", hint="Make a new one.")
+    if isinstance(error, errors.QueryCanceled):
+        return DeadlineExceeded("PostgreSQL cancelled the statement: it took too long.", hint="Raise timeout_seconds.")
+    if isinstance(error, errors.InsufficientPrivilege):
+        return PermissionDenied(
+            f"PostgreSQL refuses it: {_first_line(error)}.", hint="Grant the role the right, or use another role."
+        )
+    if isinstance(error, errors.InvalidPassword | errors.InvalidAuthorizationSpecification):
+        return _no_entry()
+    if isinstance(error, errors.InvalidCatalogName):
+        return ConnectionFailed(f"PostgreSQL answered: {_first_line(error)}.", hint="Create the database first.")
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        return _unreachable(str(error))
+    if error.sqlstate and error.sqlstate.startswith(("08", "57P")):
+        return ConnectionFailed(f"The connection was lost: {_first_line(error)}.", hint="Try again.")
+    return BackendError(f"PostgreSQL failed: {_first_line(error)} ({error.sqlstate or type(error).__name__}).")
+
+
+def _no_entry() -> AuthenticationFailed:
+    return AuthenticationFailed(
+        "PostgreSQL refused the user or password.", hint="Check both in the URL, and pg_hba.conf on the server."
+    )
+
+
+def _unreachable(text: str) -> ConnectionFailed:
+    lowered = text.lower()
+    if "password authentication failed" in lowered or "no password supplied" in lowered or "pg_hba" in lowered:
+        return _no_entry()
+    if "does not exist" in lowered and "database" in lowered:
+        return ConnectionFailed("The database named in the URL does not exist.", hint="Create it first.")
+    reason = text.strip().splitlines()[-1].strip() if text.strip() else "no reason given"
+    return ConnectionFailed(
+        f"PostgreSQL cannot be reached: {reason}.", hint="Check host and port in the URL and that the server is up."
+    )
+
+
+def _first_line(error: psycopg.Error) -> str:
+    primary = error.diag.message_primary
+    return (primary or str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__).rstrip(".")
+
+
+async def settled(pool: Pool) -> None:
+    """Closes the pool; a pool that is closing itself is left alone."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await pool.close()

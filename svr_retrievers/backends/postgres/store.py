@@ -1,0 +1,325 @@
+"""The PostgreSQL backend: opening, collections, maps, searches and listings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import numpy as np
+from psycopg import sql
+
+from svr_retrievers.backends.postgres import connection as conns
+from svr_retrievers.backends.postgres import indexing, queries, writing
+from svr_retrievers.backends.postgres.connection import Connection, Pool, borrowed
+from svr_retrievers.backends.postgres.tables import Tables
+from svr_retrievers.backends.protocol import (
+    Batch,
+    Candidate,
+    Capabilities,
+    CollectionConfig,
+    CollectionRef,
+    MapState,
+    NewPartition,
+    Page,
+    Query,
+    Selection,
+    StaleMap,
+    Written,
+)
+from svr_retrievers.control.postgres import Catalog
+from svr_retrievers.errors import ClientClosed, CollectionNotFound
+from svr_retrievers.model import Document, PartitionMap, PartitionStats, Vector
+from svr_retrievers.routing.probe import Calibration
+from svr_retrievers.settings import Settings
+
+
+class PostgresBackend:
+    """Stores collections in one PostgreSQL database, or in the embedded server when there is no URL."""
+
+    name = "postgres"
+    capabilities = Capabilities(
+        persistent=True,
+        approximate_indexes=("hnsw", "ivfflat"),
+        max_dimensions=16_000,
+        max_indexed_dimensions=4_000,
+        shared_between_processes=True,
+        explains=True,
+    )
+
+    def __init__(self, url: str | None, path: Path | None, settings: Settings) -> None:
+        self._url = url
+        self._path = path
+        self._settings = settings
+        self._catalog = Catalog(settings.db_schema)
+        self._opened: Pool | None = None
+        self._tables: dict[int, Tables] = {}
+
+    @property
+    def _pool(self) -> Pool:
+        if self._opened is None:
+            raise ClientClosed("This client is closed.", hint="Make a new one.")
+        return self._opened
+
+    async def open(self) -> None:
+        url = self._url if self._url is not None else await _embedded_url(self._path)
+        conns.check_url(url)
+        conn = await conns.connect(url, self._settings)
+        async with conn:
+            await conns.ensure_extension(conn)
+            with conns.translated():
+                await self._catalog.migrate(conn)
+        pool = conns.make_pool(url, self._settings)
+        with conns.translated():
+            await pool.open()
+        self._opened = pool
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            pool, self._opened = self._opened, None
+            await conns.settled(pool)
+
+    def tables(self, ref: CollectionRef) -> Tables:
+        if ref.id not in self._tables:
+            self._tables[ref.id] = Tables(self._settings.db_schema, ref)
+        return self._tables[ref.id]
+
+    # Collections and maps
+
+    async def create_collection(self, config: CollectionConfig) -> CollectionRef:
+        async with borrowed(self._pool) as conn, conn.transaction():
+            ref = await self._catalog.insert_collection(conn, config)
+            for statement in self.tables(ref).create():
+                await conn.execute(statement)
+            return ref
+
+    async def load_collection(self, name: str) -> CollectionRef:
+        async with borrowed(self._pool) as conn:
+            return await self._catalog.load_collection(conn, name)
+
+    async def list_collections(self) -> list[str]:
+        async with borrowed(self._pool) as conn:
+            return await self._catalog.list_collections(conn)
+
+    async def drop_collection(self, name: str) -> None:
+        async with borrowed(self._pool) as conn, conn.transaction():
+            ref = await self._catalog.load_collection(conn, name)
+            await self._catalog.delete_collection(conn, name)
+            for statement in self.tables(ref).drop():
+                await conn.execute(statement)
+
+    async def load_map(self, ref: CollectionRef) -> MapState:
+        async with borrowed(self._pool) as conn:
+            return await self._catalog.load_map(conn, ref)
+
+    async def add_partitions(self, ref: CollectionRef, wanted: Sequence[NewPartition]) -> MapState:
+        async with borrowed(self._pool) as conn, conn.transaction():
+            there = (await self._catalog.lock_map(conn, ref)).map
+            new = [w for w in wanted if there.child(w.parent, w.key) is None]
+            for partition in new:
+                number = await self._catalog.insert_partition(conn, ref, partition)
+                if partition.leaf:
+                    for statement in self.tables(ref).create_child(number):
+                        await conn.execute(statement)
+            if new:
+                await self._catalog.next_generation(conn, ref)
+            return await self._catalog.load_map(conn, ref)
+
+    async def save_statistics(
+        self, ref: CollectionRef, stats: Mapping[int, PartitionStats], calibration: Calibration | None
+    ) -> None:
+        async with borrowed(self._pool) as conn:
+            await self._catalog.save_statistics(conn, ref, stats, calibration)
+
+    # Writing
+
+    async def upsert(
+        self, ref: CollectionRef, known: PartitionMap, batch: Batch, partitions: Sequence[int]
+    ) -> Written:
+        async with self._transaction(ref) as conn:
+            await self._catalog.fence(conn, ref, known)
+            return await writing.upsert(conn, self._catalog, self.tables(ref), batch, partitions)
+
+    async def delete(self, ref: CollectionRef, known: PartitionMap, which: Selection) -> int:
+        async with self._transaction(ref) as conn:
+            await self._catalog.fence(conn, ref, known)
+            return await writing.delete(conn, self._catalog, self.tables(ref), which)
+
+    async def recluster(
+        self, ref: CollectionRef, known: PartitionMap, source: int, targets: Sequence[int], centroids: Vector
+    ) -> None:
+        async with self._transaction(ref) as conn:
+            await self._catalog.fence(conn, ref, known, change=True)
+            await writing.recluster(conn, self._catalog, self.tables(ref), source, targets, centroids)
+            await self._catalog.next_generation(conn, ref)
+
+    async def recount(self, ref: CollectionRef, known: PartitionMap) -> None:
+        async with self._transaction(ref) as conn:
+            await self._catalog.fence(conn, ref, known, change=True)
+            cursor = await conn.execute(
+                sql.SQL("select part, count(*) from {} group by part").format(self.tables(ref).documents)
+            )
+            found = {int(part): int(rows) for part, rows in await cursor.fetchall()}
+            await self._catalog.set_rows(conn, {p.id: found.get(p.id, 0) for p in known.partitions})
+
+    async def build_indexes(
+        self, ref: CollectionRef, known: PartitionMap, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        async with borrowed(self._pool) as conn:
+            built = await indexing.build(conn, self.tables(ref), known, self._settings, progress)
+            if built:
+                await self._catalog.mark_indexed(conn, ref, built)
+            return len(built)
+
+    # Reading
+
+    def shards(self, known: PartitionMap, partitions: Sequence[int]) -> list[tuple[int, ...]]:
+        return [tuple(partitions)]
+
+    async def search(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Page:
+        """One round trip; a second, exact one only when an index came back with too few."""
+        indexed = self._uses_index(ref, known, query)
+        found = await self._ask(ref, known, query)
+        if indexed and len(found) < query.limit:
+            found = await self._ask(ref, known, queries.exactly(query))
+            indexed = False
+        return Page(tuple(found), exact=not indexed)
+
+    def _uses_index(self, ref: CollectionRef, known: PartitionMap, query: Query) -> bool:
+        if query.exact or not self.tables(ref).indexable:
+            return False
+        return any((p := known.get(i)) is not None and p.stats.indexed for i in query.partitions)
+
+    async def _ask(self, ref: CollectionRef, known: PartitionMap, query: Query) -> list[Candidate]:
+        """Settings, search and the map's generation in one pipeline, which is one transaction.
+
+        The generation is read after the rows: if it is still the caller's, so it was when they were read.
+        """
+        statement = queries.search(self.tables(ref), query)
+        settings = self._query_settings(ref, known, query)
+        async with self._reading(ref) as conn:
+            async with conn.pipeline():
+                await conn.execute(queries.SETTINGS, settings, prepare=True)
+                cursor = conn.cursor(binary=True)
+                await cursor.execute(statement.text, statement.params, prepare=True)
+                now = await conn.execute(
+                    self._catalog.sql("select generation from {collections} where id = %s"), (ref.id,), prepare=True
+                )
+            generation = await now.fetchone()
+            _check_generation(generation, ref, known)
+            return [_candidate(row) for row in await cursor.fetchall()]
+
+    def _query_settings(self, ref: CollectionRef, known: PartitionMap, query: Query) -> tuple[str, ...]:
+        spec = ref.config.index
+        ef = min(1000, max(query.ef_search or spec.ef_search, min(query.limit, 200)))
+        largest = max((p.stats.rows for i in query.partitions if (p := known.get(i)) is not None), default=0)
+        timeout = 0 if query.timeout_seconds is None else max(1, int(query.timeout_seconds * 1000))
+        return (
+            str(ef),
+            str(self._settings.hnsw_max_scan_tuples),
+            str(min(32_768, spec.probes_for(largest))),
+            str(timeout),
+        )
+
+    async def explain(self, ref: CollectionRef, known: PartitionMap, query: Query) -> str:
+        statement = queries.search(self.tables(ref), query)
+        async with self._transaction(ref) as conn:
+            await conn.execute(queries.SETTINGS, self._query_settings(ref, known, query))
+            cursor = await conn.execute(sql.SQL("explain (costs off) ") + statement.text, statement.params)
+            return "\n".join(str(row[0]) for row in await cursor.fetchall())
+
+    async def find(
+        self, ref: CollectionRef, known: PartitionMap, which: Selection, *, limit: int | None, with_vectors: bool
+    ) -> list[Document]:
+        statement = queries.find(self.tables(ref), which, limit=limit, with_vectors=with_vectors)
+        rows = await self._list(ref, known, statement)
+        return [
+            Document(
+                id=str(row[1]),
+                text=str(row[2]),
+                metadata=row[3],  # type: ignore[arg-type]
+                vector=_vector(row[5]) if with_vectors else None,
+                namespace=str(row[0]),
+                version=int(row[4]),  # type: ignore[call-overload]
+            )
+            for row in rows
+        ]
+
+    async def count(self, ref: CollectionRef, known: PartitionMap, which: Selection) -> int:
+        rows = await self._list(ref, known, queries.count(self.tables(ref), which))
+        return int(rows[0][0])  # type: ignore[call-overload, no-any-return]
+
+    async def _list(
+        self, ref: CollectionRef, known: PartitionMap, statement: queries.Statement
+    ) -> list[tuple[object, ...]]:
+        async with self._reading(ref) as conn:
+            async with conn.pipeline():
+                await conn.execute("select set_config('plan_cache_mode', 'force_custom_plan', true)")
+                cursor = conn.cursor(binary=True)
+                await cursor.execute(statement.text, statement.params)
+                now = await conn.execute(
+                    self._catalog.sql("select generation from {collections} where id = %s"), (ref.id,)
+                )
+            _check_generation(await now.fetchone(), ref, known)
+            return await cursor.fetchall()
+
+    async def sample(
+        self, ref: CollectionRef, known: PartitionMap, partitions: Sequence[int], rows_each: int
+    ) -> dict[int, Vector]:
+        """Whole pages at random where a partition is large, everything shuffled where it is small."""
+        drawn: dict[int, Vector] = {}
+        async with self._reading(ref) as conn:
+            for partition in partitions:
+                leaf = known.get(partition)
+                rows = leaf.stats.rows if leaf is not None else 0
+                percent = 100.0 if rows <= 4 * rows_each else min(100.0, 300.0 * rows_each / rows)
+                cursor = conn.cursor(binary=True)
+                await cursor.execute(
+                    sql.SQL(
+                        "select embedding from {} tablesample system (%s) repeatable (0) order by random() limit %s"
+                    ).format(self.tables(ref).child(partition)),
+                    (percent, rows_each),
+                )
+                vectors = [_vector(row[0]) for row in await cursor.fetchall()]
+                if vectors:
+                    drawn[partition] = np.stack(vectors)
+        return drawn
+
+    def _reading(self, ref: CollectionRef) -> AbstractAsyncContextManager[Connection]:
+        return conns.guarded(self._pool, ref.config.name, transaction=False)
+
+    def _transaction(self, ref: CollectionRef) -> AbstractAsyncContextManager[Connection]:
+        return conns.guarded(self._pool, ref.config.name, transaction=True)
+
+
+def _check_generation(row: tuple[object, ...] | None, ref: CollectionRef, known: PartitionMap) -> None:
+    if row is None:
+        raise CollectionNotFound(f"The collection {ref.config.name!r} was dropped.", hint="Create it again.")
+    if row[0] != known.generation:
+        raise StaleMap
+
+
+def _candidate(row: Sequence[object]) -> Candidate:
+    part, namespace, doc_id, text, metadata, version, distance = row[:7]
+    return Candidate(
+        namespace=namespace,  # type: ignore[arg-type]
+        id=doc_id,  # type: ignore[arg-type]
+        text=text,  # type: ignore[arg-type]
+        metadata=metadata,  # type: ignore[arg-type]
+        version=version,  # type: ignore[arg-type]
+        partition=part,  # type: ignore[arg-type]
+        distance=distance,  # type: ignore[arg-type]
+        vector=_vector(row[7]) if len(row) > 7 else None,
+    )
+
+
+def _vector(value: object) -> Vector:
+    made = value.to_numpy() if hasattr(value, "to_numpy") else value
+    return np.array(made, dtype=np.float32)
+
+
+async def _embedded_url(path: Path | None) -> str:
+    from svr_retrievers.embedded import start
+
+    return await start(path)
+

@@ -1,0 +1,181 @@
+"""The physical tables of a collection, and the statements that make, index and drop them.
+
+`documents` holds each text once, keyed by (namespace, id), with the declared fields as indexed columns
+for listing and deleting. `space` holds the vectors, LIST-partitioned by partition, with the same fields
+for filtering inside a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import LiteralString
+
+from psycopg import sql
+
+from svr_retrievers.backends.postgres.filters import COLUMN_TYPES
+from svr_retrievers.backends.protocol import CollectionRef
+from svr_retrievers.model import Metric
+from svr_retrievers.names import column_for, table_for
+
+VECTOR_INDEX_MAX = 2_000
+HALFVEC_INDEX_MAX = 4_000
+_INLINE_DIMENSIONS = 1_900
+"""Vectors up to this length stay in the row: a scan that must fetch each from TOAST is several times slower."""
+_OPERATORS: dict[Metric, LiteralString] = {Metric.COSINE: "<=>", Metric.L2: "<->", Metric.INNER_PRODUCT: "<#>"}
+_CLASSES: dict[Metric, LiteralString] = {
+    Metric.COSINE: "cosine_ops",
+    Metric.L2: "l2_ops",
+    Metric.INNER_PRODUCT: "ip_ops",
+}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Names and fragments for one collection in one schema."""
+
+    schema: str
+    ref: CollectionRef
+
+    @cached_property
+    def documents(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, table_for(self.ref.id, "documents"))
+
+    @cached_property
+    def space(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, table_for(self.ref.id, "space"))
+
+    def child(self, partition: int) -> sql.Identifier:
+        return sql.Identifier(self.schema, table_for(self.ref.id, f"p{partition}"))
+
+    @cached_property
+    def stage(self) -> sql.Identifier:
+        return sql.Identifier("pg_temp", table_for(self.ref.id, "stage"))
+
+    @cached_property
+    def columns(self) -> dict[str, str]:
+        """Declared field to physical column."""
+        return {field: column_for(field, i) for i, field in enumerate(self.ref.config.fields, start=1)}
+
+    @cached_property
+    def field_columns(self) -> list[sql.Identifier]:
+        return [sql.Identifier(column) for column in self.columns.values()]
+
+    @cached_property
+    def _field_definitions(self) -> sql.Composed:
+        kinds = self.ref.config.fields.values()
+        return sql.Composed(
+            [
+                sql.SQL(", {} {}").format(column, sql.SQL(COLUMN_TYPES[kind]))
+                for column, kind in zip(self.field_columns, kinds, strict=True)
+            ]
+        )
+
+    @cached_property
+    def vector_type(self) -> sql.Composed:
+        return sql.SQL("vector({})").format(sql.Literal(self.ref.config.dimensions))
+
+    @cached_property
+    def operator(self) -> sql.SQL:
+        return sql.SQL(_OPERATORS[self.ref.config.metric])
+
+    @property
+    def half(self) -> bool:
+        """Whether vectors are too long for a plain index and are indexed in half precision."""
+        return VECTOR_INDEX_MAX < self.ref.config.dimensions <= HALFVEC_INDEX_MAX
+
+    @property
+    def indexable(self) -> bool:
+        return self.ref.config.index.kind != "flat" and self.ref.config.dimensions <= HALFVEC_INDEX_MAX
+
+    def create(self) -> list[sql.Composed]:
+        names = {"documents": self.documents, "space": self.space, "fields": self._field_definitions}
+        made = [
+            sql.SQL(
+                'create table {documents} (namespace text collate "C" not null, id text collate "C" not null,'
+                " part integer not null, moved_from integer, version bigint not null, text text not null,"
+                " metadata jsonb not null{fields}, primary key (namespace, id))"
+            ).format(**names),
+            sql.SQL(
+                'create table {space} (part integer not null, namespace text collate "C" not null,'
+                ' id text collate "C" not null{fields}, embedding {vector} not null) partition by list (part)'
+            ).format(**names, vector=self.vector_type),
+            sql.SQL("alter table {space} alter column embedding set storage plain").format(**names)
+            if self.ref.config.dimensions <= _INLINE_DIMENSIONS
+            else sql.SQL("alter table {space} alter column embedding set storage external").format(**names),
+        ]
+        return made + self._field_indexes(self.documents)
+
+    def _field_indexes(self, table: sql.Identifier) -> list[sql.Composed]:
+        return [
+            sql.SQL("create index if not exists {name} on {table} (namespace, {column})").format(
+                name=sql.Identifier(f"{table._obj[-1]}_{column}"), table=table, column=sql.Identifier(column)
+            )
+            for field, column in self.columns.items()
+            if not self.ref.config.fields[field].is_list
+        ]
+
+    def create_child(self, partition: int) -> list[sql.Composed]:
+        """Made beside the parent and then attached, which never waits for running searches."""
+        child = self.child(partition)
+        names = {"child": child, "space": self.space, "part": sql.Literal(partition)}
+        return [
+            sql.SQL(
+                "create table {child} (like {space} including defaults including storage)"
+                " with (toast_tuple_target = 8160)"
+            ).format(**names),
+            sql.SQL("alter table {child} add primary key (namespace, id)").format(**names),
+            sql.SQL("alter table {space} attach partition {child} for values in ({part})").format(**names),
+        ]
+
+    def create_stage(self) -> sql.Composed:
+        return sql.SQL(
+            'create temp table if not exists {stage} (part integer, namespace text collate "C",'
+            ' id text collate "C", text text, metadata jsonb{fields}, embedding {vector}) on commit delete rows'
+        ).format(
+            stage=sql.Identifier(self.stage._obj[-1]), fields=self._field_definitions, vector=self.vector_type
+        )
+
+    def stage_types(self) -> list[str]:
+        """The types of the staging columns, for binary COPY."""
+        fields = [str(COLUMN_TYPES[k]).removesuffix(' collate "C"') for k in self.ref.config.fields.values()]
+        names = {"double precision": "float8", "double precision[]": "float8[]", "bigint": "int8", "bigint[]": "int8[]"}
+        return ["int4", "text", "text", "text", "jsonb", *(names.get(f, f) for f in fields), "vector"]
+
+    def index_name(self, partition: int) -> sql.Identifier:
+        return sql.Identifier(self.schema, self._index(partition))
+
+    def _index(self, partition: int) -> str:
+        return table_for(self.ref.id, f"p{partition}_{self.ref.config.index.kind}")
+
+    def create_index(self, partition: int, rows: int) -> sql.Composed:
+        """The vector index of one partition, built without blocking writers."""
+        spec = self.ref.config.index
+        kind = sql.SQL("halfvec_" if self.half else "vector_") + sql.SQL(_CLASSES[self.ref.config.metric])
+        options = (
+            sql.SQL("m = {}, ef_construction = {}").format(sql.Literal(spec.m), sql.Literal(spec.ef_construction))
+            if spec.kind == "hnsw"
+            else sql.SQL("lists = {}").format(sql.Literal(min(spec.lists_for(rows), 32_768)))
+        )
+        return sql.SQL(
+            "create index concurrently {name} on {child} using {method} ({column} {kind}) with ({options})"
+        ).format(
+            name=sql.Identifier(self._index(partition)),
+            child=self.child(partition),
+            method=sql.SQL("hnsw") if spec.kind == "hnsw" else sql.SQL("ivfflat"),
+            column=self._indexed_column(),
+            kind=kind,
+            options=options,
+        )
+
+    def _indexed_column(self) -> sql.Composable:
+        if not self.half:
+            return sql.SQL("embedding")
+        return sql.SQL("(embedding::halfvec({}))").format(sql.Literal(self.ref.config.dimensions))
+
+    def child_field_indexes(self, partition: int) -> list[sql.Composed]:
+        return self._field_indexes(self.child(partition))
+
+    def drop(self) -> Sequence[sql.Composed]:
+        return [sql.SQL("drop table if exists {}").format(table) for table in (self.space, self.documents)]

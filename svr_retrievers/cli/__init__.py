@@ -1,0 +1,62 @@
+"""The command line `svr`: runs a command, and turns every failure into one line and an exit code.
+
+0: done. 1: `svr doctor` found something to mend. 2: an error, told in one line. 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+DEBUG = "--debug"
+INTERRUPTED, BROKEN_PIPE, ERROR = 130, 141, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code. `--debug` anywhere shows the traceback of an error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = DEBUG in words
+    try:
+        from svr_retrievers.cli.app import run
+    except ImportError as error:
+        if error.name and error.name.partition(".")[0] in {"cyclopts", "rich"}:
+            return _fail(f'the command line needs {error.name}; run: pip install "svr-retrievers[cli]"')
+        raise
+    try:
+        code = run([word for word in words if word != DEBUG])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _close_output()
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(_told(error))
+    return code
+
+
+def _told(error: Exception) -> str:
+    from cyclopts import CycloptsError
+
+    from svr_retrievers.errors import SVRError
+
+    if isinstance(error, SVRError):
+        return str(error)
+    if isinstance(error, CycloptsError):
+        return f"{error} See: svr --help"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+    return f"unexpected {type(error).__name__}: {error}. Run again with {DEBUG} for the traceback."
+
+
+def _fail(message: str) -> int:
+    print(f"svr: error: {' '.join(message.split())}", file=sys.stderr)
+    return ERROR
+
+
+def _close_output() -> int:
+    """The reader has gone: nothing more is written, also not at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE

@@ -1,0 +1,46 @@
+"""`svr doctor`: is everything in place? Exit code 1 if something has to be mended."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from svr_retrievers.cli.store import Store, console, print_json
+from svr_retrievers.settings import Settings
+
+MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "fail": ("✗", "bold red")}
+
+
+def doctor(
+    *,
+    store: Store = Store(),
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Check the connection, pgvector, the schema, settings, rights, indexes and clocks.
+
+    Parameters
+    ----------
+    json
+        Print JSON.
+    """
+    settings = Settings.load()
+    with store.client() as client:
+        if client.backend == "memory":
+            print("memory:// keeps everything in this process: there is nothing to check.")
+            return 0
+        from svr_retrievers.cli.postgres_checks import checks
+
+        found = list(checks(store.database_url(settings), settings))
+    if json:
+        print_json([asdict(check) for check in found])
+    else:
+        out = console()
+        for check in found:
+            mark, style = MARKS[check.state]
+            out.print(Text.assemble((f"{mark} ", style), (f"{check.name:<12}", "bold"), check.detail))
+            if check.fix:
+                out.print(Text(f"  {'':<12}→ {check.fix}", style="dim"))
+    return int(any(check.state == "fail" for check in found))

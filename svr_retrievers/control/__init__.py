@@ -1,0 +1,1 @@
+"""The durable facts beside the vectors: collections, partition maps, generations."""

@@ -1,0 +1,324 @@
+"""The control plane in PostgreSQL: migrations, collections, partition maps with generations.
+
+Functions on a connection, so that a backend can use them inside its own transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import LiteralString, cast
+
+import numpy as np
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
+
+from svr_retrievers.backends.indexes import IndexSpec
+from svr_retrievers.backends.protocol import CollectionConfig, CollectionRef, MapState, NewPartition, StaleMap
+from svr_retrievers.errors import CollectionExists, CollectionNotFound, SchemaTooNew
+from svr_retrievers.filters import FieldType
+from svr_retrievers.model import (
+    JsonValue,
+    Metric,
+    Partition,
+    PartitionKey,
+    PartitionMap,
+    PartitionState,
+    PartitionStats,
+    Vector,
+)
+from svr_retrievers.routing.probe import Calibration
+from svr_retrievers.routing.schemes import Scheme
+
+Connection = AsyncConnection[TupleRow]
+_MIGRATION_LOCK = 0x5356525F4D4947  # "SVR_MIG": one migration at a time in a database
+
+
+class Catalog:
+    """The control tables in one schema of one database."""
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+
+    def sql(self, text: LiteralString, **parts: sql.Composable) -> sql.Composed:
+        """The statement with `{collections}`, `{partitions}`, `{versions}` and `parts` filled in as identifiers."""
+        tables = {name: self.table(name) for name in ("collections", "partitions", "versions")}
+        return sql.SQL(text).format(**(tables | parts))
+
+    def table(self, name: str) -> sql.Identifier:
+        return sql.Identifier(self.schema, name)
+
+    # Migrations
+
+    async def migrate(self, conn: Connection) -> None:
+        """Brings the schema up to date; does nothing, and needs no rights, where it is.
+
+        Raises:
+            SchemaTooNew: the database was migrated by a newer release.
+        """
+        steps = _migrations()
+        if await self._version(conn) == len(steps):
+            return
+        async with conn.transaction():
+            await conn.execute("select pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            await conn.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(self.schema)))
+            await conn.execute(
+                self.sql("create table if not exists {versions} (version integer primary key, name text not null)")
+            )
+            done = await self._version(conn)
+            if done > len(steps):
+                raise SchemaTooNew(
+                    f"The schema {self.schema!r} is at version {done}; this release knows {len(steps)}.",
+                    hint="Upgrade svr-retrievers, or use another db_schema.",
+                )
+            before = await (await conn.execute("select current_setting('search_path')")).fetchone()
+            await conn.execute("select set_config('search_path', %s, true)", (_quoted(self.schema),))
+            for number, (name, body) in enumerate(steps[done:], start=done + 1):
+                await conn.execute(cast("LiteralString", body))
+                await conn.execute(
+                    self.sql("insert into {versions} (version, name) values (%s, %s)"), (number, name)
+                )
+            await conn.execute("select set_config('search_path', %s, true)", before)
+
+    async def _version(self, conn: Connection) -> int:
+        found = await conn.execute("select to_regclass(%s) is not null", (f"{_quoted(self.schema)}.versions",))
+        there = await found.fetchone()
+        if there is None or not there[0]:
+            return 0
+        row = await (await conn.execute(self.sql("select coalesce(max(version), 0) from {versions}"))).fetchone()
+        return int(row[0]) if row else 0
+
+    # Collections
+
+    async def insert_collection(self, conn: Connection, config: CollectionConfig) -> CollectionRef:
+        cursor = await conn.execute(
+            self.sql(
+                "insert into {collections} (name, config) values (%s, %s) on conflict (name) do nothing returning id"
+            ),
+            (config.name, Jsonb(_config_json(config))),
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            raise CollectionExists(
+                f"The collection {config.name!r} exists already.", hint="Open it with if_exists='open'."
+            )
+        return CollectionRef(int(row[0]), config)
+
+    async def load_collection(self, conn: Connection, name: str) -> CollectionRef:
+        cursor = await conn.execute(self.sql("select id, config from {collections} where name = %s"), (name,))
+        row = await cursor.fetchone()
+        if row is None:
+            raise CollectionNotFound(
+                f"There is no collection {name!r}.", hint="Create it with create_collection()."
+            )
+        return CollectionRef(int(row[0]), _config_of(name, row[1]))
+
+    async def list_collections(self, conn: Connection) -> list[str]:
+        cursor = await conn.execute(self.sql("select name from {collections} order by name"))
+        return [str(row[0]) for row in await cursor.fetchall()]
+
+    async def delete_collection(self, conn: Connection, name: str) -> int:
+        cursor = await conn.execute(self.sql("delete from {collections} where name = %s returning id"), (name,))
+        row = await cursor.fetchone()
+        if row is None:
+            raise CollectionNotFound(f"There is no collection {name!r}.")
+        return int(row[0])
+
+    # Partition maps
+
+    async def load_map(self, conn: Connection, ref: CollectionRef) -> MapState:
+        """One consistent map: generation and partitions come from a single statement."""
+        cursor = conn.cursor(binary=True)
+        await cursor.execute(
+            self.sql(
+                "select c.generation, c.calibration, p.id, p.parent, p.kind, p.value, p.label, p.path, p.state,"
+                " p.indexed, p.row_count, p.rows_at_refresh, p.centroids, p.spread"
+                " from {collections} c left join {partitions} p on p.collection = c.id where c.id = %s order by p.id"
+            ),
+            (ref.id,),
+        )
+        rows = await cursor.fetchall()
+        if not rows:
+            raise _dropped(ref)
+        partitions = [_partition(row[2:], ref.config.dimensions) for row in rows if row[2] is not None]
+        return MapState(PartitionMap(int(rows[0][0]), partitions), _calibration_of(rows[0][1]))
+
+    async def fence(self, conn: Connection, ref: CollectionRef, known: PartitionMap, *, change: bool = False) -> None:
+        """Holds the map still until the transaction ends; with `change`, for this transaction alone.
+
+        Raises StaleMap when it is not the generation the caller planned with.
+        """
+        how = self.sql("for update") if change else self.sql("for share")
+        cursor = await conn.execute(
+            self.sql("select generation from {collections} where id = %s {how}", how=how), (ref.id,)
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            raise _dropped(ref)
+        if int(row[0]) != known.generation:
+            raise StaleMap
+
+    async def next_generation(self, conn: Connection, ref: CollectionRef) -> None:
+        await conn.execute(
+            self.sql("update {collections} set generation = generation + 1 where id = %s"), (ref.id,)
+        )
+
+    async def lock_map(self, conn: Connection, ref: CollectionRef) -> MapState:
+        """The newest map, locked against every other change until the transaction ends."""
+        await conn.execute(self.sql("select 1 from {collections} where id = %s for update"), (ref.id,))
+        return await self.load_map(conn, ref)
+
+    async def insert_partition(self, conn: Connection, ref: CollectionRef, new: NewPartition) -> int:
+        stats = new.stats
+        cursor = await conn.execute(
+            self.sql(
+                "insert into {partitions} (collection, parent, kind, value, label, path, leaf, centroids, spread)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning id"
+            ),
+            (
+                ref.id, new.parent, new.key.kind, new.key.value, new.key.label, new.path, new.leaf,
+                _bytes(stats.centroids), _bytes(stats.spread),
+            ),
+        )  # fmt: skip
+        row = await cursor.fetchone()
+        assert row is not None
+        return int(row[0])
+
+    async def add_rows(self, conn: Connection, changes: Mapping[int, int]) -> dict[int, int]:
+        """Adds to the row counts, locking them in one order; the counts afterwards."""
+        ids = sorted(changes)
+        cursor = await conn.execute(
+            self.sql(
+                "with locked as (select id from {partitions} where id = any(%s) order by id for update)"
+                " update {partitions} p set row_count = p.row_count + v.change"
+                " from locked join unnest(%s::int[], %s::bigint[]) v(id, change) using (id)"
+                " where p.id = locked.id returning p.id, p.row_count"
+            ),
+            (ids, ids, [changes[i] for i in ids]),
+        )
+        return {int(row[0]): int(row[1]) for row in await cursor.fetchall()}
+
+    async def set_rows(self, conn: Connection, counts: Mapping[int, int]) -> None:
+        await conn.execute(
+            self.sql(
+                "update {partitions} p set row_count = v.rows"
+                " from unnest(%s::int[], %s::bigint[]) v(id, rows) where p.id = v.id"
+            ),
+            (list(counts), list(counts.values())),
+        )
+
+    async def save_statistics(
+        self,
+        conn: Connection,
+        ref: CollectionRef,
+        stats: Mapping[int, PartitionStats],
+        calibration: Calibration | None,
+    ) -> None:
+        async with conn.transaction():
+            await conn.execute(self.sql("select 1 from {collections} where id = %s for update"), (ref.id,))
+            cursor = conn.cursor()
+            await cursor.executemany(
+                self.sql(
+                    "update {partitions} set centroids = %s, spread = %s, rows_at_refresh = %s"
+                    " where id = %s and collection = %s"
+                ),
+                [(_bytes(s.centroids), _bytes(s.spread), s.rows_at_refresh, i, ref.id) for i, s in stats.items()],
+            )
+            if calibration is not None:
+                await conn.execute(
+                    self.sql("update {collections} set calibration = %s where id = %s"),
+                    (Jsonb(_calibration_json(calibration)), ref.id),
+                )
+            await self.next_generation(conn, ref)
+
+    async def mark_indexed(self, conn: Connection, ref: CollectionRef, partitions: Sequence[int]) -> None:
+        async with conn.transaction():
+            await conn.execute(self.sql("select 1 from {collections} where id = %s for update"), (ref.id,))
+            await conn.execute(
+                self.sql("update {partitions} set indexed = true where id = any(%s)"), (list(partitions),)
+            )
+            await self.next_generation(conn, ref)
+
+
+def _dropped(ref: CollectionRef) -> CollectionNotFound:
+    return CollectionNotFound(f"The collection {ref.config.name!r} was dropped.", hint="Create it again.")
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _migrations() -> list[tuple[str, str]]:
+    folder = resources.files("svr_retrievers.control") / "sql"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return [(f.name, f.read_text(encoding="utf-8")) for f in files]
+
+
+def _bytes(array: Vector | None) -> bytes | None:
+    return None if array is None else np.ascontiguousarray(array, dtype="<f4").tobytes()
+
+
+def _array(body: bytes | None, columns: int | None) -> Vector | None:
+    if body is None:
+        return None
+    flat = np.frombuffer(body, dtype="<f4").astype(np.float32)
+    return flat if columns is None else flat.reshape(-1, columns)
+
+
+def _partition(row: Sequence[object], dimensions: int) -> Partition:
+    (pid, parent, kind, value, label, path, state, indexed, rows, refreshed, centroids, spread) = row
+    stats = PartitionStats(
+        rows=max(0, cast("int", rows)),
+        centroids=_array(cast("bytes | None", centroids), dimensions),
+        spread=_array(cast("bytes | None", spread), None),
+        rows_at_refresh=cast("int", refreshed),
+        indexed=bool(indexed),
+    )
+    key = PartitionKey(cast("str", kind), str(value), str(label))  # type: ignore[arg-type]
+    return Partition(
+        cast("int", pid), str(path), key, cast("int | None", parent), PartitionState(str(state)), stats
+    )
+
+
+def _config_json(config: CollectionConfig) -> dict[str, JsonValue]:
+    return {
+        "dimensions": config.dimensions,
+        "metric": config.metric.value,
+        "scheme": cast("JsonValue", config.scheme.to_json()) if config.scheme else None,
+        "fields": [[name, kind.value] for name, kind in config.fields.items()],
+        "index": config.index.to_json(),
+    }
+
+
+def _config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
+    scheme = body["scheme"]
+    fields = cast("list[list[str]]", body["fields"])
+    return CollectionConfig(
+        name=name,
+        dimensions=cast("int", body["dimensions"]),
+        metric=Metric(str(body["metric"])),
+        scheme=Scheme.from_json(cast("list[Mapping[str, JsonValue]]", scheme)) if scheme else None,
+        fields={field: FieldType(kind) for field, kind in fields},
+        index=IndexSpec.from_json(cast("Mapping[str, JsonValue]", body["index"])),
+    )
+
+
+def _calibration_json(calibration: Calibration) -> dict[str, JsonValue]:
+    return {
+        "temperature": calibration.temperature,
+        "masses": [[target, mass] for target, mass in calibration.masses.items()],
+        "rows": calibration.rows,
+    }
+
+
+def _calibration_of(body: Mapping[str, JsonValue] | None) -> Calibration | None:
+    if body is None:
+        return None
+    masses = cast("list[list[float]]", body["masses"])
+    return Calibration(
+        cast("float", body["temperature"]), {t: m for t, m in masses}, cast("int", body["rows"])
+    )
+
+
+__all__ = ["Catalog", "Connection"]

@@ -1,0 +1,224 @@
+"""Shows the findings in a terminal: what was compared, the figures, what they mean, the map, one answer."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from svr_retrievers.demo.compare import LIMIT, CaseResult, Measured
+from svr_retrievers.demo.postgres_table import SHARED, TUNED
+from svr_retrievers.demo.routed import COLLECTION, ROUTED
+from svr_retrievers.demo.run import Answer, Findings
+from svr_retrievers.demo.verdict import verdict
+from svr_retrievers.model import PartitionMap
+
+STYLES = {SHARED: "yellow", TUNED: "default", ROUTED: "bold green"}
+WIDTH = 100
+STEPS = {
+    "read": "read",
+    "embed": "embedded",
+    "store_shared": "stored as tables",
+    "store_routed": "stored routed",
+}
+
+
+class Bars:
+    """A progress bar for each step on the terminal; nothing where the output is not one."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        columns = (
+            TextColumn("{task.description:<34}"),
+            BarColumn(bar_width=36),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        bars = RichProgress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        )
+        with bars:
+            task = bars.add_task(title, total=None)
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def show(findings: Findings, console: Console) -> None:
+    _heading(console, "The corpus")
+    _corpus(findings, console)
+    _heading(console, "The same questions, three ways")
+    _compared(findings, console)
+    console.print(figures(findings.results))
+    for line in verdict(findings.results):
+        console.print(Padding(Text("• " + line), (0, 0, 0, 2)))
+    _heading(console, "The partition map")
+    console.print(partition_table(findings.partitions))
+    _heading(console, "One question")
+    _answer(findings.answer, console)
+    _heading(console, "Go on")
+    _go_on(findings, console)
+
+
+def _heading(console: Console, title: str) -> None:
+    console.print()
+    console.print(Rule(f"[bold]{title}[/]", align="left", style="dim"))
+
+
+def _corpus(findings: Findings, console: Console) -> None:
+    prepared = findings.prepared
+    categories = len(set(prepared.truth.columns["category"].tolist()))
+    console.print(
+        f"{prepared.corpus}: [bold]{findings.documents:,}[/] passages from {prepared.files:,} files"
+        f" in [bold]{categories}[/] categories",
+        highlight=False,
+    )
+    if prepared.skipped:
+        console.print(f"{prepared.skipped:,} files were skipped: they are not UTF-8 text.", highlight=False)
+    if prepared.warm:
+        done = "Already in the database from an earlier run: nothing was read, embedded or stored again."
+    else:
+        done = " · ".join(f"{STEPS[name]} {value:.1f} s" for name, value in prepared.seconds.items())
+    console.print(f"[dim]{done}[/]", highlight=False)
+
+
+def _compared(findings: Findings, console: Console) -> None:
+    versions = findings.versions
+    rows = {
+        SHARED: "one table, one HNSW index, every setting at its default; psycopg, prepared statement",
+        TUNED: "its twin with a B-tree per filter column and hnsw.iterative_scan = relaxed_order",
+        ROUTED: "a partition per category, default settings, the blocking client",
+    }
+    console.print(
+        f"[dim]{findings.questions} questions per filter, asked in turn for {LIMIT} answers over the same"
+        f" vectors in the same server (PostgreSQL {versions.get('postgresql')}, pgvector {versions.get('pgvector')});"
+        " recall against the exact answer.[/]",
+        highlight=False,
+    )
+    for way, text in rows.items():
+        console.print(Text.assemble((f"  {way:<24}", STYLES[way]), (text, "dim")))
+    console.print()
+
+
+def figures(results: tuple[CaseResult, ...]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("filter", "stored as"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("found", justify="right")
+    table.add_column("", no_wrap=True)
+    for title in (f"recall@{LIMIT}", "median ms", "x routed"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("answered by", style="dim", no_wrap=True)
+    for result in results:
+        for label, measured in zip(_labels(result), result.ways, strict=True):
+            table.add_row(label, *_cells(result, measured), style=STYLES.get(measured.way))
+        table.add_section()
+        table.add_row()
+    return table
+
+
+def _labels(result: CaseResult) -> tuple[Text, Text, Text]:
+    matches = f"{result.median_matches:,} documents match"
+    return (
+        Text(result.name, style="bold default"),
+        Text(matches, style="not bold dim default"),
+        Text(
+            f"{result.possible:.1f} answers possible" if result.possible < LIMIT else "",
+            style="not bold dim default",
+        ),
+    )
+
+
+def _cells(result: CaseResult, measured: Measured) -> tuple[Text | str, ...]:
+    ratio = measured.median_ms / max(result.way(ROUTED).median_ms, 1e-9)
+    return (
+        measured.way,
+        f"{measured.found:.1f}",
+        bar(measured.found, LIMIT, 10),
+        f"{measured.recall:.3f}",
+        f"{measured.median_ms:.2f}",
+        "" if measured.way == ROUTED else f"{ratio:.1f}",
+        Text(_how(measured.how), style="not bold dim default"),
+    )
+
+
+def _how(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    if len(ordered) == 1:
+        return ordered[0][0]
+    total = sum(counts.values())
+    return ", ".join(f"{name} {100 * count / total:.0f} %" for name, count in ordered[:2])
+
+
+def bar(value: float, most: float, width: int) -> str:
+    """A horizontal bar with eighths of a character, padded to `width`."""
+    eighths = round(8 * width * value / most) if most else 0
+    full, part = divmod(min(eighths, 8 * width), 8)
+    ends = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
+    return ("█" * full + ends[part]).ljust(width)
+
+
+def partition_table(partitions: PartitionMap) -> Table:
+    """The leaves with their rows, largest first."""
+    most = max((p.stats.rows for p in partitions), default=0)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("partition", overflow="fold")
+    table.add_column("rows", justify="right")
+    table.add_column("")
+    table.add_column("searched", style="dim")
+    for part in sorted(partitions, key=lambda p: (-p.stats.rows, p.path)):
+        how = "HNSW" if part.stats.indexed else "exactly"
+        table.add_row(
+            Text(part.path), f"{part.stats.rows:,}", Text(bar(part.stats.rows, most, 40), "green"), how
+        )
+    return table
+
+
+def _answer(answer: Answer, console: Console) -> None:
+    console.print(Text.assemble(("Q  ", "dim"), (answer.question.text, "bold")))
+    console.print(Text.assemble(("   ", ""), (f"filter {json.dumps(dict(answer.where))}", "dim")))
+    for hit in answer.result:
+        title, _, body = hit.text.partition("\n")
+        console.print(Text.assemble((f"  {hit.score:.3f}  ", "green"), (textwrap.shorten(title, 80), "bold")))
+        if body.strip():
+            console.print(Text(f"         {textwrap.shorten(body, 86, placeholder=' …')}", style="dim"))
+    console.print()
+    route = answer.result.route
+    reasons = "; ".join(f"{p.path} ({p.reason})" for p in route.partitions[:3])
+    console.print(Text.assemble(("   route    ", "dim"), f"{route.step}: {reasons}"))
+    recall = answer.explanation.recall
+    known = "" if recall is None else f"; recall {recall:.2f} against an exact search"
+    console.print(Text.assemble(("   explain  ", "dim"), f"{answer.result!r}{known}"))
+    for through in answer.through:
+        if through.install:
+            told = f"not installed; run: {through.install}"
+        else:
+            same = (
+                "the same answers"
+                if through.ids == answer.result.ids
+                else "other answers: " + ", ".join(through.ids)
+            )
+            told = f"{same}  ({through.call})"
+        console.print(Text.assemble((f"   {through.framework:<11}", "dim"), told), soft_wrap=True)
+
+
+def _go_on(findings: Findings, console: Console) -> None:
+    category = findings.answer.question.category
+    where = json.dumps({"category": category})
+    for line in (
+        f"svr search {COLLECTION} \"your question\" --filter '{where}'",
+        f"svr explain {COLLECTION} \"your question\" --filter '{where}' --analyze",
+        "svr demo --path FOLDER          your own .txt and .md files, one category per sub-folder",
+    ):
+        console.print(Text(f"  {line}"), soft_wrap=True)
+    console.print(f"\nDone in [bold]{findings.seconds['total']:.1f} s[/].", highlight=False)
