@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from svr_retrievers import Collection
-from svr_retrievers.cli.store import Store, console, print_json
+from svr_retrievers.cli.store import HERE, Store, console, print_json
 from svr_retrievers.demo.report import partition_table
 from svr_retrievers.errors import InputError
 
@@ -20,7 +20,7 @@ Json = Annotated[bool, Parameter(negative=())]
 
 
 @app.command(name="list")
-def list_all(*, store: Store = Store(), json: Json = False) -> None:
+def list_all(*, store: Store = HERE, json: Json = False) -> None:
     """List the collections with their sizes.
 
     Parameters
@@ -43,7 +43,7 @@ def list_all(*, store: Store = Store(), json: Json = False) -> None:
 
 
 @app.command
-def show(name: str, /, *, store: Store = Store(), json: Json = False) -> None:
+def show(name: str, /, *, store: Store = HERE, json: Json = False) -> None:
     """Show one collection's settings and size.
 
     Parameters
@@ -69,7 +69,7 @@ def drop(
     /,
     *,
     yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative=())] = False,
-    store: Store = Store(),
+    store: Store = HERE,
 ) -> None:
     """Delete a collection with all its documents.
 
@@ -88,7 +88,7 @@ def drop(
     print(f"Dropped {name!r} with {rows:,} documents.")
 
 
-def show_map(name: str, /, *, store: Store = Store(), json: Json = False) -> None:
+def show_map(name: str, /, *, store: Store = HERE, json: Json = False) -> None:
     """Show a collection's partitions, largest first.
 
     Parameters

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.text import Text
 
-from svr_retrievers.cli.store import Store, console, print_json
+from svr_retrievers.cli.store import HERE, Store, console, print_json
 from svr_retrievers.settings import Settings
 
 MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "fail": ("✗", "bold red")}
@@ -16,7 +16,7 @@ MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "fail": ("✗", "bold 
 
 def doctor(
     *,
-    store: Store = Store(),
+    store: Store = HERE,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Check the connection, pgvector, the schema, settings, rights, indexes and clocks.

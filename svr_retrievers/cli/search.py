@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from svr_retrievers import Collection, Hit, SearchResult
-from svr_retrievers.cli.store import Store, console, print_json, read_json
+from svr_retrievers.cli.store import HERE, Store, console, print_json, read_json
 from svr_retrievers.errors import InputError
 from svr_retrievers.model import DEFAULT_NAMESPACE, Vector
 
@@ -108,8 +108,8 @@ def embedded(collection: Collection, text: str) -> Vector:
     """The text's vector by the local model; only for collections of its dimensions."""
     if collection.dimensions != LOCAL_DIMENSIONS:
         raise InputError(
-            f"The collection {collection.name!r} has {collection.dimensions} dimensions, but text on the command"
-            f" line is embedded by the local model, which has {LOCAL_DIMENSIONS}.",
+            f"The collection {collection.name!r} has {collection.dimensions} dimensions, but a text is embedded"
+            f" by the local model, which has {LOCAL_DIMENSIONS}.",
             hint="Give the query's vector: --vector '[...]' or --vector @FILE.",
         )
     from svr_retrievers.embedding.local import WordLlamaEmbedder
@@ -117,13 +117,16 @@ def embedded(collection: Collection, text: str) -> Vector:
     return WordLlamaEmbedder().embed_query(text)
 
 
+PLAIN = Asked()
+
+
 def search(
     collection: str,
     text: str | None = None,
     /,
     *,
-    asked: Asked = Asked(),
-    store: Store = Store(),
+    asked: Asked = PLAIN,
+    store: Store = HERE,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Ask a collection.
@@ -154,8 +157,8 @@ def explain(
     /,
     *,
     analyze: Annotated[bool, Parameter(negative=())] = False,
-    asked: Asked = Asked(),
-    store: Store = Store(),
+    asked: Asked = PLAIN,
+    store: Store = HERE,
 ) -> None:
     """Tell how a question is routed and answered, with the database's plan.
 

@@ -42,7 +42,7 @@ class Store:
         return SVRClient(self.url, path=self.path, settings=Settings.load())
 
     def database_url(self, settings: Settings) -> str:
-        """The PostgreSQL URL itself, for what goes around the client; starts the embedded server if it is that."""
+        """The PostgreSQL URL itself, for what goes around the client. May start the embedded server."""
         given = self.url
         if given is None and self.path is None and settings.url is not None:
             given = settings.url.get_secret_value()
@@ -52,6 +52,9 @@ class Store:
     def collection(self, name: str) -> Iterator[Collection]:
         with self.client() as client:
             yield client.collection(name)
+
+
+HERE = Store()
 
 
 def console() -> Console:

@@ -99,10 +99,10 @@ def _compared(findings: Findings, console: Console) -> None:
         TUNED: "its twin with a B-tree per filter column and hnsw.iterative_scan = relaxed_order",
         ROUTED: "a partition per category, default settings, the blocking client",
     }
+    server = f"PostgreSQL {versions.get('postgresql')}, pgvector {versions.get('pgvector')}"
     console.print(
-        f"[dim]{findings.questions} questions per filter, asked in turn for {LIMIT} answers over the same"
-        f" vectors in the same server (PostgreSQL {versions.get('postgresql')}, pgvector {versions.get('pgvector')});"
-        " recall against the exact answer.[/]",
+        f"[dim]{findings.questions} questions per filter, asked in turn for {LIMIT} answers over the same vectors"
+        f" in the same server ({server}); recall against the exact answer.[/]",
         highlight=False,
     )
     for way, text in rows.items():

@@ -38,7 +38,7 @@ def _defaults(results: Sequence[CaseResult]) -> str:
         return "With filters the shared index with defaults answered in full on this corpus."
     return (
         f"Under the filter “{worst.name}” the shared index with defaults found {shared.found:.1f} of "
-        f"{worst.possible:.1f} answers; {100 * shared.short:.0f} % of the questions came back short, silently."
+        f"{worst.possible:.1f} answers; {100 * shared.short:.0f} % of the questions came back short."
     )
 
 

@@ -21,7 +21,7 @@ def embedder() -> WordLlamaEmbedder:
 
 
 def test_vectors_are_float32_of_length_one(embedder):
-    vectors = embedder.embed_documents(["a short text", "another, somewhat longer text", "x" * 300])
+    vectors = embedder.matrix(["a short text", "another, somewhat longer text", "x" * 300])
     assert vectors.dtype == np.float32
     assert vectors.shape == (3, embedder.dimensions) == (3, 256)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
@@ -30,6 +30,7 @@ def test_vectors_are_float32_of_length_one(embedder):
 def test_order_and_batching_do_not_change_a_vector(embedder):
     texts = [f"text number {n} " + "word " * (n * 7 % 90) for n in range(300)]
     together = embedder.embed_documents(texts)
+    assert isinstance(together, list)
     alone = np.stack([embedder.embed_query(text) for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
@@ -41,7 +42,8 @@ def test_meaning_is_closer_than_noise(embedder):
 
 
 def test_no_texts_give_no_rows(embedder):
-    assert embedder.embed_documents([]).shape == (0, 256)
+    assert embedder.matrix([]).shape == (0, 256)
+    assert embedder.embed_documents([]) == []
 
 
 def test_empty_text_is_refused_by_position(embedder):
