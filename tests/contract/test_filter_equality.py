@@ -1,0 +1,291 @@
+"""The same filter over the same documents: the memory evaluator and PostgreSQL must agree on each one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from svr_retrievers.backends.postgres.filters import COLUMN_TYPES, compile_filter
+from svr_retrievers.filters import FieldType, describe, evaluate, normalise_metadata, parse, typed_value
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+CASES = int(os.environ.get("SVR_FILTER_CASES", "300"))
+
+FIELDS = {
+    "n": FieldType.INT,
+    "f": FieldType.FLOAT,
+    "s": FieldType.STR,
+    "ok": FieldType.BOOL,
+    "at": FieldType.DATETIME,
+    "texts": FieldType.LIST_STR,
+    "numbers": FieldType.LIST_INT,
+    "weights": FieldType.LIST_FLOAT,
+    "dotted.name": FieldType.INT,
+}
+COLUMNS = {name: f"c{index}" for index, name in enumerate(FIELDS)}
+
+
+@pytest.fixture(scope="module")
+def connection(postgres_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(postgres_url) as connection:
+        typed = ", ".join(f"{COLUMNS[name]} {COLUMN_TYPES[kind]}" for name, kind in FIELDS.items())
+        connection.execute(
+            f"create temporary table d (id int, metadata jsonb); create temporary table s (id int, {typed})"
+        )
+        connection.commit()
+        yield connection
+
+
+KEYS = [
+    "a",
+    "b",
+    "c.d",
+    "x y",
+    'q"uote',
+    "it's",
+    "back\\slash",
+    "$dollar",
+    "ünï",
+    "",
+    "line\nbreak",
+    "select",
+]
+TEXTS = [
+    "",
+    "a",
+    "A",
+    "ab",
+    "É",
+    "é",
+    "ß",
+    "ſ",
+    "K",
+    "a%",
+    "a_b",
+    "\\",
+    "\U0001f600",
+    "\ufeff",
+    "z\nz",
+    "null",
+    "1",
+]
+NUMBERS = [
+    0,
+    1,
+    -1,
+    2,
+    2**53,
+    2**53 + 1,
+    2**63 - 1,
+    -(2**63),
+    2**63,
+    10**23,
+    1e23,
+    9007199254740993.0,
+    0.0,
+    -0.0,
+]
+NUMBERS += [1.0, 0.5, -1.5, 0.1, 1e-300, 5e-324, 1.7976931348623157e308, float(2**63), 1e16, 1e22]
+MOMENTS = [
+    datetime(2024, 1, 1),
+    datetime(2024, 1, 1, tzinfo=UTC),
+    datetime(2024, 1, 1, 2, 30, tzinfo=timezone(timedelta(hours=2, minutes=30))),
+    datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=UTC),
+    datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+    date(2024, 1, 1),
+]
+
+texts = st.sampled_from(TEXTS) | st.text(max_size=4).filter(lambda t: "\0" not in t)
+numbers = st.sampled_from(NUMBERS) | st.integers(-3, 3) | st.floats(allow_nan=False, allow_infinity=False)
+moments = st.sampled_from(MOMENTS)
+scalars = st.booleans() | numbers | texts | moments
+bigints = st.sampled_from([-(2**63), 2**63 - 1, 2**53 + 1]) | st.integers(-3, 3)
+keys = st.sampled_from(KEYS)
+values = st.recursive(
+    st.none() | scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(keys, inner, max_size=3)
+        | st.lists(st.dictionaries(keys, inner, max_size=2), max_size=3)
+    ),
+    max_leaves=6,
+)
+declared = {
+    FieldType.INT: bigints,
+    FieldType.FLOAT: numbers,
+    FieldType.STR: texts,
+    FieldType.BOOL: st.booleans(),
+    FieldType.DATETIME: moments,
+    FieldType.LIST_STR: st.lists(texts, max_size=3),
+    FieldType.LIST_INT: st.lists(bigints, max_size=3),
+    FieldType.LIST_FLOAT: st.lists(numbers, max_size=3),
+}
+documents = st.builds(
+    lambda free, fixed: {**free, **fixed},
+    st.dictionaries(keys, values, max_size=4),
+    st.fixed_dictionaries({}, optional={name: st.none() | declared[kind] for name, kind in FIELDS.items()}),
+)
+
+
+def escaped(key: str) -> str:
+    return key.replace("\\", "\\\\").replace(".", "\\.").replace("$", "\\$")
+
+
+paths = st.lists(keys, min_size=1, max_size=3).map(lambda parts: ".".join(escaped(p) for p in parts))
+patterns = st.lists(
+    st.sampled_from(["%", "_", "\\%", "\\\\", "a", "É", "k", "ß", "[", ".", "(?i)"]), max_size=4
+).map("".join)
+patterns |= texts.filter(lambda t: not t.endswith("\\"))
+RANGES = ["$gt", "$gte", "$lt", "$lte"]
+
+
+def conditions(
+    scalar: st.SearchStrategy[object],
+    ordered: st.SearchStrategy[object],
+    *,
+    lists: st.SearchStrategy[object] | None,
+    text: bool,
+    elements: bool,
+) -> st.SearchStrategy[dict[str, object]]:
+    """One operator with an operand that it takes."""
+
+    def one(operators: list[str], operand: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
+        return st.builds(lambda op, value: {op: value}, st.sampled_from(operators), operand)
+
+    single = st.none() | scalar if lists is None else st.none() | scalar | lists
+    kinds = [
+        one(["$eq", "$ne"], single),
+        one(["$in", "$nin"], st.lists(single, max_size=3)),
+        one(["$exists"], st.booleans()),
+        one(["$all"], st.lists(single, max_size=2)),
+        one(RANGES, ordered),
+    ]
+    if text:
+        kinds.append(one(["$like", "$ilike"], patterns))
+    if elements:
+        kinds.append(one(["$contains"], st.none() | scalar))
+    return st.one_of(kinds).flatmap(lambda c: st.sampled_from([c, {"$not": c}]))
+
+
+def declared_condition(name: str) -> st.SearchStrategy[dict[str, object]]:
+    kind = FIELDS[name]
+    scalar = numbers if kind.element in {FieldType.INT, FieldType.FLOAT} else declared[kind.element]
+    lists = st.lists(scalar, max_size=3) if kind.is_list else None
+    ordered = scalar if kind is not FieldType.BOOL else st.nothing()
+    text = kind.element is FieldType.STR
+    chosen = conditions(scalar, ordered, lists=lists, text=text, elements=kind.is_list)
+    return chosen.map(lambda condition: {name: condition})
+
+
+free_condition = st.builds(
+    lambda path, condition: {path: condition},
+    paths,
+    conditions(
+        scalars,
+        numbers | texts | moments,
+        lists=st.lists(st.none() | scalars, max_size=3),
+        text=True,
+        elements=True,
+    ),
+)
+filters = st.recursive(
+    st.sampled_from(list(FIELDS)).flatmap(declared_condition) | free_condition | free_condition,
+    lambda inner: st.one_of(
+        st.builds(
+            lambda op, parts: {op: parts},
+            st.sampled_from(["$and", "$or", "$nor"]),
+            st.lists(inner, max_size=3),
+        ),
+        st.builds(lambda part: {"$not": part}, inner),
+        st.builds(lambda one, other: {**one, **other}, inner, inner),
+    ),
+    max_leaves=4,
+)
+
+
+def matching_in_postgres(
+    connection: psycopg.Connection, filter_: dict[str, object], stored: list[dict]
+) -> set[int]:
+    node = parse(filter_, FIELDS)
+    condition, parameters, needs_metadata = compile_filter(node, COLUMNS)
+    typed_only = sql.SQL("select s.id from s where {}")
+    joined = sql.SQL("select s.id from s join d using (id) where {}")
+    insert = f"insert into s values ({', '.join(['%s'] * (len(FIELDS) + 1))})"
+    with connection.transaction(force_rollback=True):
+        for index, metadata in enumerate(stored):
+            row = [typed_value(name, kind, metadata) for name, kind in FIELDS.items()]
+            connection.execute("insert into d values (%s, %s)", [index, json.dumps(metadata)])
+            connection.execute(insert, [index, *row])
+        query = (joined if needs_metadata else typed_only).format(condition)
+        return {row[0] for row in connection.execute(query, parameters)}
+
+
+def matching_in_memory(filter_: dict[str, object], stored: list[dict]) -> set[int]:
+    node = parse(filter_, FIELDS)
+    typed = [{name: typed_value(name, kind, m) for name, kind in FIELDS.items()} for m in stored]
+    return {i for i, metadata in enumerate(stored) if evaluate(node, metadata, typed[i])}
+
+
+@settings(
+    max_examples=CASES,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+)
+@example(filter_={"a": 1}, rows=[{"a": [[1]]}, {"a": [1]}, {"a": 1.0}, {"a": True}, {"a": [{"b": 1}]}])
+@example(filter_={"a.b": {"$ne": 1}}, rows=[{"a": [{"b": 1}, {}]}, {"a": []}, {"a": [[{"b": 1}]]}, {}])
+@example(filter_={"a": {"$contains": 1}}, rows=[{"a": 1}, {"a": [1, 2]}, {"a": [[1]]}, {"a": []}])
+@example(filter_={"a": {"$gt": None or -1}}, rows=[{"a": None}, {"a": "x"}, {"a": True}, {"a": [None, 0]}])
+@given(filter_=filters, rows=st.lists(documents, min_size=1, max_size=4))
+def test_memory_and_postgres_agree(
+    connection: psycopg.Connection, filter_: dict[str, object], rows: list[dict[str, object]]
+) -> None:
+    stored = [normalise_metadata(row) for row in rows]
+    in_memory = matching_in_memory(filter_, stored)
+    assert matching_in_postgres(connection, filter_, stored) == in_memory, describe(parse(filter_, FIELDS))
+
+
+@settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pattern=patterns, subject=texts | st.text("aAéÉßſkKz\n%_\\", max_size=6))
+def test_patterns_agree(connection: psycopg.Connection, pattern: str, subject: str) -> None:
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        pattern += "\\"
+    stored = [normalise_metadata({"s": subject, "a": [subject], "texts": [subject]})]
+    for operator in ("$like", "$ilike"):
+        for field in ("s", "a", "texts"):
+            filter_ = {field: {operator: pattern}}
+            assert matching_in_postgres(connection, filter_, stored) == matching_in_memory(filter_, stored)
+
+
+def test_filters_over_plain_columns_can_use_a_btree_index(connection: psycopg.Connection) -> None:
+    """Each comparison of a scalar column must reach the index, not only filter what a scan returns."""
+    with connection.transaction(force_rollback=True):
+        connection.execute("set local enable_seqscan = off")
+        for name in ("n", "f", "s", "at", "dotted.name"):
+            connection.execute(f"create index on s ({COLUMNS[name]})")
+        for filter_ in (
+            {"n": {"$gte": 1.5}},
+            {"f": {"$lt": 3}},
+            {"s": {"$gt": "a"}},
+            {"s": {"$in": ["a", "b"]}},
+            {"at": {"$lte": date(2024, 1, 1)}},
+            {"dotted.name": 7},
+        ):
+            condition, parameters, needs_metadata = compile_filter(parse(filter_, FIELDS), COLUMNS)
+            assert not needs_metadata
+            plan = connection.execute(
+                sql.SQL("explain select id from s where {}").format(condition), parameters
+            )
+            assert "Index Cond" in "\n".join(row[0] for row in plan), filter_
