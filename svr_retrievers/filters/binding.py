@@ -220,7 +220,7 @@ def _nearest_float(number: float) -> float:
     try:
         return float(number)
     except OverflowError:
-        return math.copysign(math.inf, number)
+        return math.inf if number > 0 else -math.inf
 
 
 def _moment(target: Target, operator: str, operand: str) -> Operand:

@@ -53,11 +53,11 @@ class _Parser:
                 f"A filter is a dict such as {{'year': {{'$gte': 2020}}}}, not {kind_of(clause)}."
             )
         _check_depth(depth)
+        self._count(0 if clause else 1)
         nodes = [self._entry(key, value, depth) for key, value in clause.items()]
         return all_of(nodes) if nodes else ALL
 
     def _entry(self, key: object, value: object, depth: int) -> Node:
-        self._count()
         if not isinstance(key, str):
             raise FilterError(
                 f"A filter key is {kind_of(key)}.", hint="Keys are field paths or operators: text."
@@ -70,6 +70,7 @@ class _Parser:
         return self._condition(target, "$eq", value, depth)
 
     def _logical(self, operator: str, value: object, depth: int) -> Node:
+        self._count(1)
         if operator == "$not":
             return Not(self.clause(value, depth + 1))
         if operator not in _ON_FILTERS:
@@ -111,7 +112,6 @@ class _Parser:
         )
 
     def _condition(self, target: Target, operator: str, operand: object, depth: int) -> Node:
-        self._count()
         if operator == "$not":
             if not isinstance(operand, Mapping):
                 raise FilterError(
@@ -123,17 +123,20 @@ class _Parser:
         if build is None:
             raise _unknown(operator, _ON_FIELDS)
         value = target.plain(operator, operand)
-        if isinstance(value, list):
-            self._count(len(value))
+        self._count(_size(value))
         return build(target, operator, value)
 
-    def _count(self, more: int = 1) -> None:
+    def _count(self, more: int) -> None:
         self.operands += more
         if self.operands > MAX_OPERANDS:
             raise FilterError(
                 f"The filter has more than {MAX_OPERANDS:,} conditions and values.",
                 hint="Split the query, or store a field that says the same in fewer values.",
             )
+
+
+def _size(operand: JsonValue) -> int:
+    return max(1, sum(map(_size, operand))) if isinstance(operand, list) else 1
 
 
 def _check_depth(depth: int) -> None:
