@@ -42,6 +42,7 @@ from svr_retrievers.model import (
 from svr_retrievers.routing.schemes import Scheme
 from svr_retrievers.settings import Settings
 
+
 class _Loop:
     """The background event loop of this process, started when first needed."""
 
@@ -144,20 +145,25 @@ class SVRClient:
         embedder: Embedder | AsyncEmbedder | None = None,
         if_exists: IfExists = "error",
     ) -> Collection:
-        made = self._bridge.run(partial(
-            self._async.create_collection,
-            name,
-            dimensions=dimensions,
-            metric=metric,
-            partition_by=partition_by,
-            filter_fields=filter_fields,
-            index=index,
-            embedder=embedder,
-            if_exists=if_exists))
+        made = self._bridge.run(
+            partial(
+                self._async.create_collection,
+                name,
+                dimensions=dimensions,
+                metric=metric,
+                partition_by=partition_by,
+                filter_fields=filter_fields,
+                index=index,
+                embedder=embedder,
+                if_exists=if_exists,
+            )
+        )
         return Collection(made, self._bridge)
 
     def collection(self, name: str, *, embedder: Embedder | AsyncEmbedder | None = None) -> Collection:
-        return Collection(self._bridge.run(partial(self._async.collection, name, embedder=embedder)), self._bridge)
+        return Collection(
+            self._bridge.run(partial(self._async.collection, name, embedder=embedder)), self._bridge
+        )
 
     def list_collections(self) -> list[str]:
         return self._bridge.run(self._async.list_collections)
@@ -235,21 +241,24 @@ class Collection:
         on_failure: OnFailure = "fail",
         with_vectors: bool = False,
     ) -> SearchResult:
-        return self._bridge.run(partial(
-            self._async.search,
-            vector=vector,
-            text=text,
-            limit=limit,
-            filter=filter,
-            namespace=namespace,
-            partitions=partitions,
-            exact=exact,
-            nprobe=nprobe,
-            recall_target=recall_target,
-            ef_search=ef_search,
-            timeout_seconds=timeout_seconds,
-            on_failure=on_failure,
-            with_vectors=with_vectors))
+        return self._bridge.run(
+            partial(
+                self._async.search,
+                vector=vector,
+                text=text,
+                limit=limit,
+                filter=filter,
+                namespace=namespace,
+                partitions=partitions,
+                exact=exact,
+                nprobe=nprobe,
+                recall_target=recall_target,
+                ef_search=ef_search,
+                timeout_seconds=timeout_seconds,
+                on_failure=on_failure,
+                with_vectors=with_vectors,
+            )
+        )
 
     def route(
         self,
@@ -263,16 +272,19 @@ class Collection:
         nprobe: int | None = None,
         recall_target: float | None = None,
     ) -> Route:
-        return self._bridge.run(partial(
-            self._async.route,
-            vector=vector,
-            text=text,
-            filter=filter,
-            namespace=namespace,
-            partitions=partitions,
-            exact=exact,
-            nprobe=nprobe,
-            recall_target=recall_target))
+        return self._bridge.run(
+            partial(
+                self._async.route,
+                vector=vector,
+                text=text,
+                filter=filter,
+                namespace=namespace,
+                partitions=partitions,
+                exact=exact,
+                nprobe=nprobe,
+                recall_target=recall_target,
+            )
+        )
 
     def explain(
         self,
@@ -289,19 +301,22 @@ class Collection:
         ef_search: int | None = None,
         analyze: bool = False,
     ) -> Explanation:
-        return self._bridge.run(partial(
-            self._async.explain,
-            vector=vector,
-            text=text,
-            limit=limit,
-            filter=filter,
-            namespace=namespace,
-            partitions=partitions,
-            exact=exact,
-            nprobe=nprobe,
-            recall_target=recall_target,
-            ef_search=ef_search,
-            analyze=analyze))
+        return self._bridge.run(
+            partial(
+                self._async.explain,
+                vector=vector,
+                text=text,
+                limit=limit,
+                filter=filter,
+                namespace=namespace,
+                partitions=partitions,
+                exact=exact,
+                nprobe=nprobe,
+                recall_target=recall_target,
+                ef_search=ef_search,
+                analyze=analyze,
+            )
+        )
 
     def get(
         self, ids: Sequence[str], *, namespace: str = DEFAULT_NAMESPACE, with_vectors: bool = False
@@ -317,8 +332,11 @@ class Collection:
         limit: int | None = None,
         with_vectors: bool = False,
     ) -> list[Document]:
-        return self._bridge.run(partial(
-            self._async.find, filter, ids=ids, namespace=namespace, limit=limit, with_vectors=with_vectors))
+        return self._bridge.run(
+            partial(
+                self._async.find, filter, ids=ids, namespace=namespace, limit=limit, with_vectors=with_vectors
+            )
+        )
 
     def delete(
         self,

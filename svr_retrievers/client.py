@@ -47,7 +47,9 @@ class AsyncSVRClient:
         given = self.settings.url.get_secret_value() if self.settings.url is not None else None
         self._url = _checked_url(url if url is not None else (None if path is not None else given))
         if self._url is not None and path is not None:
-            raise InputError("url and path exclude each other.", hint="path is the embedded server's data folder.")
+            raise InputError(
+                "url and path exclude each other.", hint="path is the embedded server's data folder."
+            )
         self._path = Path(path) if path is not None else self.settings.path
         self._backend: Backend | None = None
         self._closed = False
@@ -227,7 +229,8 @@ def _fields(given: Mapping[str, object] | None, scheme: Scheme | None) -> dict[s
     """The declared fields; a field partitioned by time is declared as a datetime."""
     if given is not None and not isinstance(given, Mapping):
         raise InputError(
-            f"filter_fields must map field names to types, not {type(given).__name__}.", hint='e.g. {"year": int}'
+            f"filter_fields must map field names to types, not {type(given).__name__}.",
+            hint='e.g. {"year": int}',
         )
     fields: dict[str, FieldType] = {}
     for name, kind in (given or {}).items():
@@ -242,14 +245,17 @@ def _fields(given: Mapping[str, object] | None, scheme: Scheme | None) -> dict[s
                 hint=f'Declare {{"{name}": datetime.datetime}}, or leave it out.',
             )
     if len(fields) > MAX_FILTER_FIELDS:
-        raise InputError(f"filter_fields declares {len(fields)} fields; at most {MAX_FILTER_FIELDS} are allowed.")
+        raise InputError(
+            f"filter_fields declares {len(fields)} fields; at most {MAX_FILTER_FIELDS} are allowed."
+        )
     return fields
 
 
 async def _asked(embedder: Embedder | AsyncEmbedder | None) -> int:
     if embedder is None:
         raise InputError(
-            "dimensions is missing.", hint="Give the length of your vectors, or an embedder that can be asked."
+            "dimensions is missing.",
+            hint="Give the length of your vectors, or an embedder that can be asked.",
         )
     return len(await embed_query(embedder, "dimensions"))
 
@@ -280,7 +286,9 @@ def _checked_url(url: object) -> str | None:
     if url is None:
         return None
     if not isinstance(url, str):
-        raise InputError(f"url must be text, not {type(url).__name__}.", hint="postgresql://user@host/database")
+        raise InputError(
+            f"url must be text, not {type(url).__name__}.", hint="postgresql://user@host/database"
+        )
     if not url.startswith(("postgresql://", "postgres://", "memory:")):
         scheme = url.partition("://")[0] if "://" in url else "(none)"
         raise ConfigError(

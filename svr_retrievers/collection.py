@@ -98,7 +98,8 @@ class AsyncCollection:
     def __repr__(self) -> str:
         scheme = f", partition_by={self.partition_by!r}" if self.partition_by else ""
         size = f"{len(self.partitions)} partitions, {self.partitions.rows} rows"
-        return f"{type(self).__name__}({self.name!r}, dimensions={self.dimensions}, {self.metric.value}{scheme}, {size})"
+        what = f"{self.name!r}, dimensions={self.dimensions}, {self.metric.value}{scheme}"
+        return f"{type(self).__name__}({what}, {size})"
 
     # Writing
 
@@ -124,7 +125,9 @@ class AsyncCollection:
         array, missing = checks.given_vectors(given, vectors, self._ref.config, draft)
         if missing and self.embedder is None:
             for index in missing:
-                draft.refuse(index, given[index].id, "vector", "it is missing and the collection has no embedder.")
+                draft.refuse(
+                    index, given[index].id, "vector", "it is missing and the collection has no embedder."
+                )
         draft.check()
         if missing:
             array[missing] = await self._embedded([given[i].text for i in missing])
@@ -148,7 +151,9 @@ class AsyncCollection:
                 continue
             outcomes = [
                 Outcome(ns, doc_id, "inserted" if new else "updated", self._view.path(place))
-                for ns, doc_id, new, place in zip(batch.namespaces, batch.ids, written.inserted, places, strict=True)
+                for ns, doc_id, new, place in zip(
+                    batch.namespaces, batch.ids, written.inserted, places, strict=True
+                )
             ]
             await self._after_write(written.rows)
             return AddResult(outcomes)
@@ -174,16 +179,22 @@ class AsyncCollection:
             InputError: when neither is given: deleting everything is `clear()`.
         """
         if ids is None and filter is None:
-            raise InputError("delete() needs ids or a filter.", hint="clear() deletes every document of a namespace.")
+            raise InputError(
+                "delete() needs ids or a filter.", hint="clear() deletes every document of a namespace."
+            )
         which = self._selection(filter, ids, namespace)
         if ids is not None and not which.ids:
             return 0
-        return await self._on_current_map(lambda v: self._backend.delete(self._ref, v.map, self._narrowed(v, which)))
+        return await self._on_current_map(
+            lambda v: self._backend.delete(self._ref, v.map, self._narrowed(v, which))
+        )
 
     async def clear(self, *, namespace: str = DEFAULT_NAMESPACE) -> int:
         """Deletes every document of the namespace; the number deleted."""
         which = self._selection(None, None, namespace)
-        return await self._on_current_map(lambda v: self._backend.delete(self._ref, v.map, self._narrowed(v, which)))
+        return await self._on_current_map(
+            lambda v: self._backend.delete(self._ref, v.map, self._narrowed(v, which))
+        )
 
     async def refresh(self) -> PartitionMap:
         """Counts rows, recomputes centroids and calibration, builds missing indexes; the new map."""
@@ -191,7 +202,7 @@ class AsyncCollection:
             try:
                 await self._reload()
                 await self._backend.recount(self._ref, self._view.map)
-                self._view = await statistics.refresh(self._backend, self._ref, self._view)
+                self._view = await statistics.refresh(self._backend, self._ref)
             except StaleMap:
                 continue
             return self._view.map
@@ -282,7 +293,13 @@ class AsyncCollection:
             recall_target=recall_target,
         )
         if vector is None and text is None:
-            Request(text="-", namespace=namespace, partitions=partitions, nprobe=nprobe, recall_target=recall_target).check()
+            Request(
+                text="-",
+                namespace=namespace,
+                partitions=partitions,
+                nprobe=nprobe,
+                recall_target=recall_target,
+            ).check()
             query = None
         else:
             query = await self._query_vector(request.check())
@@ -323,7 +340,9 @@ class AsyncCollection:
             notes=self._notes(planned),
         )
 
-    async def _explained(self, view: View, request: Request, wish: Wish, query: Vector) -> tuple[Planned, str]:
+    async def _explained(
+        self, view: View, request: Request, wish: Wish, query: Vector
+    ) -> tuple[Planned, str]:
         planned = await self._engine.route(view, wish, query)
         ids = tuple(p.id for p in planned.route.partitions)
         if not ids:
@@ -351,7 +370,9 @@ class AsyncCollection:
         if planned.filter == ALL and self._ref.config.scheme is not None and planned.route.step == "filter":
             notes.append("note: the partition key answers the whole filter; no row is filtered")
         if len(self.partitions) > 1 and self.partitions.rows < 10_000 and planned.route.step == "fan_out":
-            notes.append("note: at this size one unpartitioned index would answer unfiltered questions as well")
+            notes.append(
+                "note: at this size one unpartitioned index would answer unfiltered questions as well"
+            )
         return tuple(notes)
 
     async def get(
@@ -385,10 +406,14 @@ class AsyncCollection:
             )
         )
 
-    async def count(self, filter: Mapping[str, object] | None = None, *, namespace: str = DEFAULT_NAMESPACE) -> int:
+    async def count(
+        self, filter: Mapping[str, object] | None = None, *, namespace: str = DEFAULT_NAMESPACE
+    ) -> int:
         """How many documents of the namespace match."""
         which = self._selection(filter, None, namespace)
-        return await self._on_current_map(lambda v: self._backend.count(self._ref, v.map, self._narrowed(v, which)))
+        return await self._on_current_map(
+            lambda v: self._backend.count(self._ref, v.map, self._narrowed(v, which))
+        )
 
     # Shared steps
 
@@ -428,11 +453,15 @@ class AsyncCollection:
         if ids is None:
             return Selection(namespace, self._node(filter))
         if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-            raise InputError(f"ids must be a list of ids, not {type(ids).__name__}.", hint="Wrap a single id: [id].")
+            raise InputError(
+                f"ids must be a list of ids, not {type(ids).__name__}.", hint="Wrap a single id: [id]."
+            )
         listed = list(ids)
         for doc_id in listed:
             if not isinstance(doc_id, str):
-                raise InputError(f"ids must hold text, not {type(doc_id).__name__}.", hint="Ids are text: str(id).")
+                raise InputError(
+                    f"ids must hold text, not {type(doc_id).__name__}.", hint="Ids are text: str(id)."
+                )
         storable = [i for i in dict.fromkeys(listed) if _storable(i)]
         return Selection(namespace, self._node(filter), storable)
 

@@ -85,7 +85,9 @@ def _draft_one(
         check_placement(config.scheme, metadata, typed)
     first = seen.setdefault((space, doc_id), index)
     if first != index:
-        raise InputError(f"id appears twice in this batch, first as document {first}.", hint="Keep one of them.")
+        raise InputError(
+            f"id appears twice in this batch, first as document {first}.", hint="Keep one of them."
+        )
     made.namespaces.append(space)
     made.ids.append(doc_id)
     made.texts.append(text)
@@ -163,7 +165,10 @@ def vector_fault(vector: Vector, metric: Metric) -> str | None:
     if not np.isfinite(vector).all():
         return "vector holds NaN or infinity. Check the embedding model's output."
     if metric is Metric.COSINE and not _has_direction(vector):
-        return "vector is zero (or too small), so it has no direction under cosine. Skip empty texts, or use metric='l2'."
+        return (
+            "vector is zero (or too small), so it has no direction under cosine. "
+            "Skip empty texts, or use metric='l2'."
+        )
     return None
 
 
@@ -174,9 +179,11 @@ def check_vectors(vectors: Vector, ids: Sequence[str], metric: Metric, problems:
         with np.errstate(over="ignore", invalid="ignore"):
             squared = np.einsum("ij,ij->i", vectors, vectors)
         fine &= np.isfinite(squared) & (squared > 0.0)
-    for index in np.flatnonzero(~fine):
-        fault = vector_fault(vectors[index], metric) or "vector is too large for 32-bit arithmetic. Normalise it."
-        problems.refuse(int(index), ids[index], "vector", fault)
+    for index in np.flatnonzero(~fine).tolist():
+        fault = (
+            vector_fault(vectors[index], metric) or "vector is too large for 32-bit arithmetic. Normalise it."
+        )
+        problems.refuse(index, ids[index], "vector", fault)
 
 
 def _has_direction(vector: Vector) -> bool:

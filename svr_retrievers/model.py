@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 Vector: TypeAlias = npt.NDArray[np.float32]
-VectorLike: TypeAlias = Sequence[float] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
+VectorLike: TypeAlias = Sequence[float] | Vector | npt.NDArray[np.float64]
 JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
 OnFailure: TypeAlias = Literal["fail", "partial"]
+
+_Slice: TypeAlias = "slice[int | None, int | None, int | None]"
 
 DEFAULT_NAMESPACE = "default"
 
@@ -193,12 +195,15 @@ class PartitionMap:
         visible = (PartitionState.ACTIVE, PartitionState.RETIRING)
         self._leaves = tuple(p for p in self.partitions if p.state in visible and not self._live(p.id))
         self._leaf_ids = frozenset(p.id for p in self._leaves)
-        self._mixed = {parent: len({c.key.kind for c in group} - {"rest"}) > 1 for parent, group in children.items()}
+        self._mixed = {
+            parent: len({c.key.kind for c in group} - {"rest"}) > 1 for parent, group in children.items()
+        }
 
     def with_rows(self, rows: Mapping[int, int]) -> PartitionMap:
         """The same generation with newer row counts."""
         counted = [
-            replace(p, stats=replace(p.stats, rows=rows[p.id])) if p.id in rows else p for p in self.partitions
+            replace(p, stats=replace(p.stats, rows=rows[p.id])) if p.id in rows else p
+            for p in self.partitions
         ]
         return PartitionMap(self.generation, counted)
 
@@ -363,8 +368,8 @@ class SearchResult(Sequence[Hit]):
     @overload
     def __getitem__(self, index: int) -> Hit: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
-    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+    def __getitem__(self, index: _Slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, index: int | _Slice) -> Hit | tuple[Hit, ...]:
         return self.hits[index]
 
     def __len__(self) -> int:
@@ -382,7 +387,9 @@ class SearchResult(Sequence[Hit]):
     def __repr__(self) -> str:
         reason = f", incomplete: {self.incomplete.message}" if self.incomplete else ""
         where = f"{self.route.step}, {len(self.route.partitions)} of {self.route.considered} partitions"
-        return f"SearchResult({len(self)} of {self.limit} hits, {where}, {self.timings.total_ms:.1f} ms{reason})"
+        return (
+            f"SearchResult({len(self)} of {self.limit} hits, {where}, {self.timings.total_ms:.1f} ms{reason})"
+        )
 
     def _repr_html_(self) -> str:
         def cell(value: str) -> str:
@@ -416,8 +423,8 @@ class AddResult(Sequence[Outcome]):
     @overload
     def __getitem__(self, index: int) -> Outcome: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Outcome, ...]: ...
-    def __getitem__(self, index: int | slice) -> Outcome | tuple[Outcome, ...]:
+    def __getitem__(self, index: _Slice) -> tuple[Outcome, ...]: ...
+    def __getitem__(self, index: int | _Slice) -> Outcome | tuple[Outcome, ...]:
         return self.outcomes[index]
 
     def __len__(self) -> int:
@@ -455,7 +462,9 @@ class Explanation:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"route: {self.route.step}, {len(self.route.partitions)} of {self.route.considered} partitions"]
+        lines = [
+            f"route: {self.route.step}, {len(self.route.partitions)} of {self.route.considered} partitions"
+        ]
         lines += [f"  {p.path}: {p.reason}" for p in self.route.partitions[:20]]
         if len(self.route.partitions) > 20:
             lines.append(f"  ... and {len(self.route.partitions) - 20} more")

@@ -22,7 +22,9 @@ def check_text(value: object, argument: str) -> str:
         InputError: with the argument's name and what was given.
     """
     if not isinstance(value, str):
-        raise InputError(f"{argument} must be text, not {type(value).__name__}.", hint="Convert it with str().")
+        raise InputError(
+            f"{argument} must be text, not {type(value).__name__}.", hint="Convert it with str()."
+        )
     if "\x00" in value:
         raise InputError(f"{argument} holds a NUL character, which no database stores.", hint="Remove it.")
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import anyio.to_thread
 import numpy as np
+import numpy.typing as npt
 
 from svr_retrievers.backends.protocol import Backend, Batch, CollectionRef, NewPartition
 from svr_retrievers.errors import WriteConflict
@@ -35,7 +36,9 @@ async def ensure_places(
                 return view, [int(p) for p in places]
             view = trained
             continue
-        wanted = next_level(view.map, missing.keys(), depth=len(ref.config.scheme.levels) if ref.config.scheme else 1)
+        wanted = next_level(
+            view.map, missing.keys(), depth=len(ref.config.scheme.levels) if ref.config.scheme else 1
+        )
         view = View(await backend.add_partitions(ref, wanted), ref.config.metric)
     raise WriteConflict(
         "The partitions for these documents could not be created: others keep changing the map.",
@@ -78,7 +81,7 @@ def cluster_level(ref: CollectionRef) -> ClusterLevel | None:
 
 
 async def _train(
-    backend: Backend, ref: CollectionRef, view: View, batch: Batch, places: np.ndarray
+    backend: Backend, ref: CollectionRef, view: View, batch: Batch, places: npt.NDArray[np.int64]
 ) -> View | None:
     """Creates clusters where this batch alone suffices to find them; None when nothing was to be done."""
     level = cluster_level(ref)
@@ -87,7 +90,12 @@ async def _train(
     wanted: list[NewPartition] = []
     for leaf_id, rows in zip(*np.unique(places, return_counts=True), strict=True):
         leaf = view.map.get(int(leaf_id))
-        if leaf is None or leaf.key.kind != "rest" or rows < level.min_rows or is_trained(view.map, leaf.parent):
+        if (
+            leaf is None
+            or leaf.key.kind != "rest"
+            or rows < level.min_rows
+            or is_trained(view.map, leaf.parent)
+        ):
             continue
         vectors = batch.vectors[places == leaf_id]
         centroids = await anyio.to_thread.run_sync(find_clusters, vectors, level.k, ref.config.metric)

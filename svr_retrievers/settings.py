@@ -21,7 +21,7 @@ _PRESETS: dict[Preset, dict[str, object]] = {
 }
 
 
-class Settings(BaseSettings):
+class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's own base
     """Every setting with its unit and default. `SVR_URL=...` in the environment sets `url`, and so on.
 
     A TOML file named by SVR_CONFIG_FILE, or passed to `Settings.load`, sets whatever the environment does not.
@@ -50,10 +50,14 @@ class Settings(BaseSettings):
         default=8, ge=1, description="Most partition groups that one search has in flight."
     )
     hnsw_max_scan_tuples: int = Field(
-        default=20_000, ge=1, description="Rows a filtered graph scan may visit before it is finished exactly."
+        default=20_000,
+        ge=1,
+        description="Rows a filtered graph scan may visit before it is finished exactly.",
     )
     build_memory_megabytes: int = Field(
-        default=256, ge=16, description="maintenance_work_mem of one index build; a graph that does not fit is slow."
+        default=256,
+        ge=16,
+        description="maintenance_work_mem of one index build; a graph that does not fit is slow.",
     )
 
     @classmethod
@@ -68,7 +72,11 @@ class Settings(BaseSettings):
         if preset is not None and preset not in _PRESETS:
             raise InputError(f"Unknown preset {preset!r}.", hint=f"There are {', '.join(_PRESETS)}.")
         named = file if file is not None else os.environ.get("SVR_CONFIG_FILE")
-        base = {**_PRESETS.get(preset, {}), **(_read(Path(named)) if named else {})} if preset or named else {}
+        base = (
+            {**(_PRESETS[preset] if preset else {}), **(_read(Path(named)) if named else {})}
+            if preset or named
+            else {}
+        )
         from_environment = {k for k in cls.model_fields if f"SVR_{k.upper()}" in os.environ}
         merged = {k: v for k, v in base.items() if k not in from_environment}
         try:

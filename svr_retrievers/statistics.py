@@ -10,7 +10,13 @@ import numpy as np
 
 from svr_retrievers.backends.protocol import Backend, CollectionRef, MapState
 from svr_retrievers.model import Metric, Partition, PartitionStats, Vector
-from svr_retrievers.placing import TRAINING_ROWS_PER_CLUSTER, cluster_level, find_clusters, is_trained, new_clusters
+from svr_retrievers.placing import (
+    TRAINING_ROWS_PER_CLUSTER,
+    cluster_level,
+    find_clusters,
+    is_trained,
+    new_clusters,
+)
 from svr_retrievers.routing.centroids import summarise
 from svr_retrievers.routing.plan import FAN_OUT_BELOW_ROWS
 from svr_retrievers.routing.probe import Calibration, calibrate
@@ -49,7 +55,7 @@ def _wants_index(ref: CollectionRef, leaf: Partition) -> bool:
     return spec.kind != "flat" and not leaf.stats.indexed and leaf.stats.rows >= max(spec.min_rows, 1)
 
 
-async def refresh(backend: Backend, ref: CollectionRef, view: View) -> View:
+async def refresh(backend: Backend, ref: CollectionRef) -> View:
     """Everything anew, whatever has grown."""
     state = await backend.load_map(ref)
     source = _trainable(ref, state, state.map.leaves)
@@ -67,7 +73,12 @@ def _outgrown(partition: Partition) -> bool:
 
 
 async def _renew(
-    backend: Backend, ref: CollectionRef, state: MapState, grown: list[Partition], *, calibrate_now: bool = False
+    backend: Backend,
+    ref: CollectionRef,
+    state: MapState,
+    grown: list[Partition],
+    *,
+    calibrate_now: bool = False,
 ) -> MapState:
     sample = await backend.sample(ref, state.map, [p.id for p in grown], SAMPLE_ROWS)
     metric = ref.config.metric
@@ -110,7 +121,9 @@ async def _calibrated(backend: Backend, ref: CollectionRef, state: MapState) -> 
     if not total or len(leaves) < 2:
         return None
     most = max(p.stats.rows for p in leaves)
-    drawn = await backend.sample(ref, state.map, [p.id for p in leaves], max(1, CALIBRATION_ROWS * most // total))
+    drawn = await backend.sample(
+        ref, state.map, [p.id for p in leaves], max(1, CALIBRATION_ROWS * most // total)
+    )
     return await anyio.to_thread.run_sync(_calibrate, leaves, drawn, ref.config.metric, total)
 
 

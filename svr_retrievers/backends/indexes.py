@@ -34,13 +34,13 @@ class IndexSpec:
         return IndexSpec(**body)  # type: ignore[arg-type]
 
     def lists_for(self, rows: int) -> int:
-        """pgvector's own advice: rows / 1000 up to a million rows, the square root beyond."""
+        """Pgvector's own advice: rows / 1000 up to a million rows, the square root beyond."""
         if self.lists is not None:
             return self.lists
         return max(10, rows // 1000 if rows <= 1_000_000 else int(rows**0.5))
 
     def probes_for(self, rows: int) -> int:
-        """pgvector's own advice: the square root of the number of lists."""
+        """Pgvector's own advice: the square root of the number of lists."""
         return self.probes or max(1, round(self.lists_for(rows) ** 0.5))
 
 

@@ -109,7 +109,9 @@ class MemoryBackend:
     def _store(self, ref: CollectionRef) -> _Store:
         store = self._stores.get(ref.config.name)
         if store is None or store.ref.id != ref.id:
-            raise CollectionNotFound(f"The collection {ref.config.name!r} was dropped.", hint="Create it again.")
+            raise CollectionNotFound(
+                f"The collection {ref.config.name!r} was dropped.", hint="Create it again."
+            )
         return store
 
     def _current(self, ref: CollectionRef, known: PartitionMap) -> _Store:
@@ -121,7 +123,8 @@ class MemoryBackend:
     async def load_map(self, ref: CollectionRef) -> MapState:
         store = self._store(ref)
         counted = [
-            replace(p, stats=replace(p.stats, rows=len(store.members.get(p.id, ())))) for p in store.map.partitions
+            replace(p, stats=replace(p.stats, rows=len(store.members.get(p.id, ()))))
+            for p in store.map.partitions
         ]
         return MapState(PartitionMap(store.map.generation, counted), store.calibration)
 
@@ -130,7 +133,9 @@ class MemoryBackend:
         partitions = list(store.map.partitions)
         for new in wanted:
             if PartitionMap(0, partitions).child(new.parent, new.key) is None:
-                partitions.append(Partition(len(partitions) + 1, new.path, new.key, new.parent, stats=new.stats))
+                partitions.append(
+                    Partition(len(partitions) + 1, new.path, new.key, new.parent, stats=new.stats)
+                )
         if len(partitions) > len(store.map.partitions):
             store.map = PartitionMap(store.map.generation + 1, partitions)
         return await self.load_map(ref)
@@ -146,7 +151,9 @@ class MemoryBackend:
                 store.members[old.partition].pop(key)
             version = 1 if old is None else old.version + 1
             vector = batch.vectors[i].copy()
-            row = _Row(batch.texts[i], batch.metadatas[i], batch.typed[i], vector, int(partitions[i]), version)
+            row = _Row(
+                batch.texts[i], batch.metadatas[i], batch.typed[i], vector, int(partitions[i]), version
+            )
             store.rows[key] = row
             store.members.setdefault(row.partition, {})[key] = None
             inserted.append(old is None)
@@ -181,7 +188,13 @@ class MemoryBackend:
         return f"exact scan of {len(query.partitions)} partitions in memory"
 
     async def find(
-        self, ref: CollectionRef, known: PartitionMap, which: Selection, *, limit: int | None, with_vectors: bool
+        self,
+        ref: CollectionRef,
+        known: PartitionMap,
+        which: Selection,
+        *,
+        limit: int | None,
+        with_vectors: bool,
     ) -> list[Document]:
         store = self._current(ref, known)
         found = sorted(_matching(store, which), key=lambda item: item[0])[:limit]

@@ -21,7 +21,6 @@ from svr_retrievers.model import (
     Document,
     JsonValue,
     Metric,
-    Partition,
     PartitionKey,
     PartitionMap,
     PartitionStats,
@@ -152,7 +151,7 @@ class Selection:
     partitions: tuple[int, ...] | None = None
 
 
-class StaleMap(Exception):  # noqa: N818 - a signal between layers, never shown to a user
+class StaleMap(Exception):
     """The partition map has a newer generation than the one the call was planned with."""
 
 
@@ -192,7 +191,8 @@ class Backend(Protocol):
         self, ref: CollectionRef, known: PartitionMap, batch: Batch, partitions: Sequence[int]
     ) -> Written:
         """Writes all rows or none. A row's partition is `partitions[i]`; the key's former row, wherever
-        it was, is gone in the same transaction. Raises StaleMap."""
+        it was, is gone in the same transaction. Raises StaleMap.
+        """
         ...
 
     async def search(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Page:
@@ -208,7 +208,13 @@ class Backend(Protocol):
         ...
 
     async def find(
-        self, ref: CollectionRef, known: PartitionMap, which: Selection, *, limit: int | None, with_vectors: bool
+        self,
+        ref: CollectionRef,
+        known: PartitionMap,
+        which: Selection,
+        *,
+        limit: int | None,
+        with_vectors: bool,
     ) -> list[Document]:
         """Ordered by id."""
         ...
@@ -237,14 +243,16 @@ class Backend(Protocol):
         self, ref: CollectionRef, known: PartitionMap, progress: Callable[[int, int], None] | None = None
     ) -> int:
         """Builds what the collection's index spec asks for and is not there; the number built.
-        A new generation when that is not 0."""
+        A new generation when that is not 0.
+        """
         ...
 
     async def recluster(
         self, ref: CollectionRef, known: PartitionMap, source: int, targets: Sequence[int], centroids: Vector
     ) -> None:
         """Moves the rows of `source` to the target whose centroid is closest, in one transaction that
-        makes a new generation. Raises StaleMap."""
+        makes a new generation. Raises StaleMap.
+        """
         ...
 
 

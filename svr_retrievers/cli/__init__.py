@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 DEBUG = "--debug"
@@ -24,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(f'the command line needs {error.name}; run: pip install "svr-retrievers[cli]"')
         raise
     try:
-        code = run([word for word in words if word != DEBUG])
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            code = run([word for word in words if word != DEBUG])
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -108,8 +108,8 @@ def embedded(collection: Collection, text: str) -> Vector:
     """The text's vector by the local model; only for collections of its dimensions."""
     if collection.dimensions != LOCAL_DIMENSIONS:
         raise InputError(
-            f"The collection {collection.name!r} has {collection.dimensions} dimensions, but a text is embedded"
-            f" by the local model, which has {LOCAL_DIMENSIONS}.",
+            f"The collection {collection.name!r} has {collection.dimensions} dimensions, but a text is"
+            f" embedded by the local model, which has {LOCAL_DIMENSIONS}.",
             hint="Give the query's vector: --vector '[...]' or --vector @FILE.",
         )
     from svr_retrievers.embedding.local import WordLlamaEmbedder

@@ -20,6 +20,7 @@ from svr_retrievers.errors import CollectionExists, CollectionNotFound, SchemaTo
 from svr_retrievers.filters import FieldType
 from svr_retrievers.model import (
     JsonValue,
+    KeyKind,
     Metric,
     Partition,
     PartitionKey,
@@ -41,7 +42,7 @@ class Catalog:
     def __init__(self, schema: str) -> None:
         self.schema = schema
 
-    def sql(self, text: LiteralString, **parts: sql.Composable) -> sql.Composed:
+    def statement(self, text: LiteralString, **parts: sql.Composable) -> sql.Composed:
         """The statement with `{collections}`, `{partitions}`, `{versions}` and `parts` filled in as identifiers."""
         tables = {name: self.table(name) for name in ("collections", "partitions", "versions")}
         return sql.SQL(text).format(**(tables | parts))
@@ -64,7 +65,9 @@ class Catalog:
             await conn.execute("select pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
             await conn.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(self.schema)))
             await conn.execute(
-                self.sql("create table if not exists {versions} (version integer primary key, name text not null)")
+                self.statement(
+                    "create table if not exists {versions} (version integer primary key, name text not null)"
+                )
             )
             done = await self._version(conn)
             if done > len(steps):
@@ -75,25 +78,29 @@ class Catalog:
             before = await (await conn.execute("select current_setting('search_path')")).fetchone()
             await conn.execute("select set_config('search_path', %s, true)", (_quoted(self.schema),))
             for number, (name, body) in enumerate(steps[done:], start=done + 1):
-                await conn.execute(cast("LiteralString", body))
+                await conn.execute(sql.SQL(body))
                 await conn.execute(
-                    self.sql("insert into {versions} (version, name) values (%s, %s)"), (number, name)
+                    self.statement("insert into {versions} (version, name) values (%s, %s)"), (number, name)
                 )
             await conn.execute("select set_config('search_path', %s, true)", before)
 
     async def _version(self, conn: Connection) -> int:
-        found = await conn.execute("select to_regclass(%s) is not null", (f"{_quoted(self.schema)}.versions",))
+        found = await conn.execute(
+            "select to_regclass(%s) is not null", (f"{_quoted(self.schema)}.versions",)
+        )
         there = await found.fetchone()
         if there is None or not there[0]:
             return 0
-        row = await (await conn.execute(self.sql("select coalesce(max(version), 0) from {versions}"))).fetchone()
+        row = await (
+            await conn.execute(self.statement("select coalesce(max(version), 0) from {versions}"))
+        ).fetchone()
         return int(row[0]) if row else 0
 
     # Collections
 
     async def insert_collection(self, conn: Connection, config: CollectionConfig) -> CollectionRef:
         cursor = await conn.execute(
-            self.sql(
+            self.statement(
                 "insert into {collections} (name, config) values (%s, %s) on conflict (name) do nothing returning id"
             ),
             (config.name, Jsonb(_config_json(config))),
@@ -106,7 +113,9 @@ class Catalog:
         return CollectionRef(int(row[0]), config)
 
     async def load_collection(self, conn: Connection, name: str) -> CollectionRef:
-        cursor = await conn.execute(self.sql("select id, config from {collections} where name = %s"), (name,))
+        cursor = await conn.execute(
+            self.statement("select id, config from {collections} where name = %s"), (name,)
+        )
         row = await cursor.fetchone()
         if row is None:
             raise CollectionNotFound(
@@ -115,11 +124,13 @@ class Catalog:
         return CollectionRef(int(row[0]), _config_of(name, row[1]))
 
     async def list_collections(self, conn: Connection) -> list[str]:
-        cursor = await conn.execute(self.sql("select name from {collections} order by name"))
+        cursor = await conn.execute(self.statement("select name from {collections} order by name"))
         return [str(row[0]) for row in await cursor.fetchall()]
 
     async def delete_collection(self, conn: Connection, name: str) -> int:
-        cursor = await conn.execute(self.sql("delete from {collections} where name = %s returning id"), (name,))
+        cursor = await conn.execute(
+            self.statement("delete from {collections} where name = %s returning id"), (name,)
+        )
         row = await cursor.fetchone()
         if row is None:
             raise CollectionNotFound(f"There is no collection {name!r}.")
@@ -131,7 +142,7 @@ class Catalog:
         """One consistent map: generation and partitions come from a single statement."""
         cursor = conn.cursor(binary=True)
         await cursor.execute(
-            self.sql(
+            self.statement(
                 "select c.generation, c.calibration, p.id, p.parent, p.kind, p.value, p.label, p.path, p.state,"
                 " p.indexed, p.row_count, p.rows_at_refresh, p.centroids, p.spread"
                 " from {collections} c left join {partitions} p on p.collection = c.id where c.id = %s order by p.id"
@@ -144,14 +155,16 @@ class Catalog:
         partitions = [_partition(row[2:], ref.config.dimensions) for row in rows if row[2] is not None]
         return MapState(PartitionMap(int(rows[0][0]), partitions), _calibration_of(rows[0][1]))
 
-    async def fence(self, conn: Connection, ref: CollectionRef, known: PartitionMap, *, change: bool = False) -> None:
+    async def fence(
+        self, conn: Connection, ref: CollectionRef, known: PartitionMap, *, change: bool = False
+    ) -> None:
         """Holds the map still until the transaction ends; with `change`, for this transaction alone.
 
         Raises StaleMap when it is not the generation the caller planned with.
         """
-        how = self.sql("for update") if change else self.sql("for share")
+        how = self.statement("for update") if change else self.statement("for share")
         cursor = await conn.execute(
-            self.sql("select generation from {collections} where id = %s {how}", how=how), (ref.id,)
+            self.statement("select generation from {collections} where id = %s {how}", how=how), (ref.id,)
         )
         row = await cursor.fetchone()
         if row is None:
@@ -161,18 +174,18 @@ class Catalog:
 
     async def next_generation(self, conn: Connection, ref: CollectionRef) -> None:
         await conn.execute(
-            self.sql("update {collections} set generation = generation + 1 where id = %s"), (ref.id,)
+            self.statement("update {collections} set generation = generation + 1 where id = %s"), (ref.id,)
         )
 
     async def lock_map(self, conn: Connection, ref: CollectionRef) -> MapState:
         """The newest map, locked against every other change until the transaction ends."""
-        await conn.execute(self.sql("select 1 from {collections} where id = %s for update"), (ref.id,))
+        await conn.execute(self.statement("select 1 from {collections} where id = %s for update"), (ref.id,))
         return await self.load_map(conn, ref)
 
     async def insert_partition(self, conn: Connection, ref: CollectionRef, new: NewPartition) -> int:
         stats = new.stats
         cursor = await conn.execute(
-            self.sql(
+            self.statement(
                 "insert into {partitions} (collection, parent, kind, value, label, path, leaf, centroids, spread)"
                 " values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning id"
             ),
@@ -189,7 +202,7 @@ class Catalog:
         """Adds to the row counts, locking them in one order; the counts afterwards."""
         ids = sorted(changes)
         cursor = await conn.execute(
-            self.sql(
+            self.statement(
                 "with locked as (select id from {partitions} where id = any(%s) order by id for update)"
                 " update {partitions} p set row_count = p.row_count + v.change"
                 " from locked join unnest(%s::int[], %s::bigint[]) v(id, change) using (id)"
@@ -201,7 +214,7 @@ class Catalog:
 
     async def set_rows(self, conn: Connection, counts: Mapping[int, int]) -> None:
         await conn.execute(
-            self.sql(
+            self.statement(
                 "update {partitions} p set row_count = v.rows"
                 " from unnest(%s::int[], %s::bigint[]) v(id, rows) where p.id = v.id"
             ),
@@ -216,27 +229,35 @@ class Catalog:
         calibration: Calibration | None,
     ) -> None:
         async with conn.transaction():
-            await conn.execute(self.sql("select 1 from {collections} where id = %s for update"), (ref.id,))
+            await conn.execute(
+                self.statement("select 1 from {collections} where id = %s for update"), (ref.id,)
+            )
             cursor = conn.cursor()
             await cursor.executemany(
-                self.sql(
+                self.statement(
                     "update {partitions} set centroids = %s, spread = %s, rows_at_refresh = %s"
                     " where id = %s and collection = %s"
                 ),
-                [(_bytes(s.centroids), _bytes(s.spread), s.rows_at_refresh, i, ref.id) for i, s in stats.items()],
+                [
+                    (_bytes(s.centroids), _bytes(s.spread), s.rows_at_refresh, i, ref.id)
+                    for i, s in stats.items()
+                ],
             )
             if calibration is not None:
                 await conn.execute(
-                    self.sql("update {collections} set calibration = %s where id = %s"),
+                    self.statement("update {collections} set calibration = %s where id = %s"),
                     (Jsonb(_calibration_json(calibration)), ref.id),
                 )
             await self.next_generation(conn, ref)
 
     async def mark_indexed(self, conn: Connection, ref: CollectionRef, partitions: Sequence[int]) -> None:
         async with conn.transaction():
-            await conn.execute(self.sql("select 1 from {collections} where id = %s for update"), (ref.id,))
             await conn.execute(
-                self.sql("update {partitions} set indexed = true where id = any(%s)"), (list(partitions),)
+                self.statement("select 1 from {collections} where id = %s for update"), (ref.id,)
+            )
+            await conn.execute(
+                self.statement("update {partitions} set indexed = true where id = any(%s)"),
+                (list(partitions),),
             )
             await self.next_generation(conn, ref)
 
@@ -275,7 +296,7 @@ def _partition(row: Sequence[object], dimensions: int) -> Partition:
         rows_at_refresh=cast("int", refreshed),
         indexed=bool(indexed),
     )
-    key = PartitionKey(cast("str", kind), str(value), str(label))  # type: ignore[arg-type]
+    key = PartitionKey(cast("KeyKind", kind), str(value), str(label))
     return Partition(
         cast("int", pid), str(path), key, cast("int | None", parent), PartitionState(str(state)), stats
     )
@@ -315,9 +336,10 @@ def _calibration_json(calibration: Calibration) -> dict[str, JsonValue]:
 def _calibration_of(body: Mapping[str, JsonValue] | None) -> Calibration | None:
     if body is None:
         return None
-    masses = cast("list[list[float]]", body["masses"])
     return Calibration(
-        cast("float", body["temperature"]), {t: m for t, m in masses}, cast("int", body["rows"])
+        cast("float", body["temperature"]),
+        dict(cast("list[tuple[float, float]]", body["masses"])),
+        cast("int", body["rows"]),
     )
 
 

@@ -34,7 +34,7 @@ def ask_all(client: SVRClient, embedder: Embedder, text: str, where: Where, limi
 
 
 def _langchain(client: SVRClient, embedder: Embedder, text: str, where: Where, limit: int) -> Through:
-    call = "langchain_svr.SVRVectorStore(...).similarity_search(question, k, filter=...)"
+    call = "SVRVectorStore.similarity_search(question, filter=...)"
     try:
         module = import_module("langchain_svr")
     except ImportError:
@@ -45,7 +45,7 @@ def _langchain(client: SVRClient, embedder: Embedder, text: str, where: Where, l
 
 
 def _llama_index(client: SVRClient, embedder: Embedder, text: str, where: Where, limit: int) -> Through:
-    call = "llama_index.vector_stores.svr.SVRVectorStore(...).query(VectorStoreQuery(...))"
+    call = "SVRVectorStore.query(VectorStoreQuery(...))"
     try:
         module = import_module("llama_index.vector_stores.svr")
         types = import_module("llama_index.core.vector_stores.types")

@@ -19,8 +19,8 @@ from psycopg import sql
 from svr_retrievers.demo.compare import Where
 from svr_retrievers.model import Document, Vector
 
-SHARED = "shared index, defaults"
-TUNED = "shared index, tuned"
+SHARED = "shared"
+TUNED = "shared, tuned"
 COLUMNS = ("category", "module", "kind", "name", "line", "length")
 BATCH = 1_000
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from svr_retrievers.demo.compare import LIMIT, CaseResult, Measured
+from svr_retrievers.demo.frameworks import Through
 from svr_retrievers.demo.postgres_table import SHARED, TUNED
 from svr_retrievers.demo.routed import COLLECTION, ROUTED
 from svr_retrievers.demo.run import Answer, Findings
@@ -23,7 +24,6 @@ from svr_retrievers.demo.verdict import verdict
 from svr_retrievers.model import PartitionMap
 
 STYLES = {SHARED: "yellow", TUNED: "default", ROUTED: "bold green"}
-WIDTH = 100
 STEPS = {
     "read": "read",
     "embed": "embedded",
@@ -95,45 +95,45 @@ def _corpus(findings: Findings, console: Console) -> None:
 def _compared(findings: Findings, console: Console) -> None:
     versions = findings.versions
     rows = {
-        SHARED: "one table, one HNSW index, every setting at its default; psycopg, prepared statement",
-        TUNED: "its twin with a B-tree per filter column and hnsw.iterative_scan = relaxed_order",
-        ROUTED: "a partition per category, default settings, the blocking client",
+        SHARED: "one table, one HNSW index, default settings; psycopg, prepared statement",
+        TUNED: "its twin, tuned by hand: B-trees on the filter columns, iterative scan on",
+        ROUTED: "SVR, one partition per category, default settings; the blocking client",
     }
     server = f"PostgreSQL {versions.get('postgresql')}, pgvector {versions.get('pgvector')}"
     console.print(
-        f"[dim]{findings.questions} questions per filter, asked in turn for {LIMIT} answers over the same vectors"
-        f" in the same server ({server}); recall against the exact answer.[/]",
+        f"[dim]{findings.questions} questions per filter for {LIMIT} answers, asked in turn over the same vectors in"
+        f" the same server\n({server}). recall: of the exact {LIMIT}; ms: median; ratio: ms to routed ms.[/]",
         highlight=False,
     )
     for way, text in rows.items():
-        console.print(Text.assemble((f"  {way:<24}", STYLES[way]), (text, "dim")))
+        console.print(Text.assemble((f"  {way:<15}", STYLES[way]), (text, "dim")))
     console.print()
 
 
 def figures(results: tuple[CaseResult, ...]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("filter", "stored as"):
+    for title in ("filter", ""):
         table.add_column(title, no_wrap=True)
-    table.add_column("found", justify="right")
+    table.add_column("found", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for title in (f"recall@{LIMIT}", "median ms", "x routed"):
+    for title in ("recall", "ms", "ratio"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("answered by", style="dim", no_wrap=True)
+    table.add_column("through", style="dim", no_wrap=True)
     for result in results:
         for label, measured in zip(_labels(result), result.ways, strict=True):
             table.add_row(label, *_cells(result, measured), style=STYLES.get(measured.way))
-        table.add_section()
-        table.add_row()
+        if result is not results[-1]:
+            table.add_row()
     return table
 
 
 def _labels(result: CaseResult) -> tuple[Text, Text, Text]:
-    matches = f"{result.median_matches:,} documents match"
+    matches = f"{result.median_matches:,} match"
     return (
         Text(result.name, style="bold default"),
         Text(matches, style="not bold dim default"),
         Text(
-            f"{result.possible:.1f} answers possible" if result.possible < LIMIT else "",
+            f"{result.possible:.1f} to be found" if result.possible < LIMIT else "",
             style="not bold dim default",
         ),
     )
@@ -157,7 +157,7 @@ def _how(counts: Mapping[str, int]) -> str:
     if len(ordered) == 1:
         return ordered[0][0]
     total = sum(counts.values())
-    return ", ".join(f"{name} {100 * count / total:.0f} %" for name, count in ordered[:2])
+    return ", ".join(f"{100 * count / total:.0f} % {name.split()[0]}" for name, count in ordered[:2])
 
 
 def bar(value: float, most: float, width: int) -> str:
@@ -193,23 +193,31 @@ def _answer(answer: Answer, console: Console) -> None:
         if body.strip():
             console.print(Text(f"         {textwrap.shorten(body, 86, placeholder=' …')}", style="dim"))
     console.print()
-    route = answer.result.route
-    reasons = "; ".join(f"{p.path} ({p.reason})" for p in route.partitions[:3])
-    console.print(Text.assemble(("   route    ", "dim"), f"{route.step}: {reasons}"))
-    recall = answer.explanation.recall
-    known = "" if recall is None else f"; recall {recall:.2f} against an exact search"
-    console.print(Text.assemble(("   explain  ", "dim"), f"{answer.result!r}{known}"))
+    for label, text in (("route", _route_line(answer)), ("explain", _explain_line(answer))):
+        console.print(Text.assemble((f"   {label:<12}", "dim"), text))
     for through in answer.through:
-        if through.install:
-            told = f"not installed; run: {through.install}"
-        else:
-            same = (
-                "the same answers"
-                if through.ids == answer.result.ids
-                else "other answers: " + ", ".join(through.ids)
-            )
-            told = f"{same}  ({through.call})"
-        console.print(Text.assemble((f"   {through.framework:<11}", "dim"), told), soft_wrap=True)
+        console.print(Text.assemble((f"   {through.framework:<12}", "dim"), _through_line(answer, through)))
+
+
+def _route_line(answer: Answer) -> str:
+    route = answer.result.route
+    reasons = "; ".join(f"{p.path}, because {p.reason}" for p in route.partitions[:3])
+    return f"by {route.step}: {reasons}"
+
+
+def _explain_line(answer: Answer) -> str:
+    result, recall = answer.result, answer.explanation.recall
+    searched = f"{len(result.route.partitions)} of {answer.partitions} partitions searched"
+    known = "" if recall is None else f", recall {recall:.2f} against an exact search"
+    return f"{searched}, {len(result)} answers in {result.timings.total_ms:.1f} ms{known}"
+
+
+def _through_line(answer: Answer, through: Through) -> str:
+    if through.install:
+        return f"not installed; run: {through.install}"
+    if through.ids == answer.result.ids:
+        return f"the same answers, from {through.call}"
+    return f"other answers, from {through.call}: {', '.join(through.ids)}"
 
 
 def _go_on(findings: Findings, console: Console) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from svr_retrievers import Collection, Embedder, SVRClient
 
 COLLECTION = "svr_demo"
-ROUTED = "routed by SVR"
+ROUTED = "routed"
 FIELDS: dict[str, type] = {"category": str, "module": str, "kind": str, "line": int, "length": int}
 BATCH = 2_000
 
@@ -56,4 +56,7 @@ class RoutedWay:
 
     def how(self, vector: Vector, where: Where, limit: int) -> str:  # noqa: ARG002 - the same for every limit
         route = self._collection.route(vector=vector, filter=dict(where) or None)
-        return f"{len(route.partitions)} of {len(self._collection.partitions)} partitions"
+        looked = len(route.partitions)
+        if looked == len(self._collection.partitions):
+            return "all partitions"
+        return "one partition" if looked == 1 else f"{looked} partitions"

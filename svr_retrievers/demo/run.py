@@ -32,6 +32,7 @@ class Answer:
     result: SearchResult
     explanation: Explanation
     through: tuple[Through, ...]
+    partitions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ def _answered(client: SVRClient, prepared: Prepared, *, mine: bool) -> Answer:
         where={"category": question.category},
         result=collection.search(text=question.text, filter=where, limit=SHOWN),
         explanation=collection.explain(text=question.text, filter=where, limit=SHOWN, analyze=True),
+        partitions=len(collection.partitions),
         through=tuple(
             frameworks.ask_all(
                 client, prepared.embedder, question.text, {"category": question.category}, SHOWN

@@ -81,7 +81,9 @@ def rank(table: CentroidTable, scores: Vector, allowed: frozenset[int] | None) -
     return Ranking(tuple(table.known[i] for i in order), scores[order], unknown)
 
 
-def summarise(sample: Vector, metric: Metric, *, count: int = CENTROIDS_PER_PARTITION) -> tuple[Vector, Vector]:
+def summarise(
+    sample: Vector, metric: Metric, *, count: int = CENTROIDS_PER_PARTITION
+) -> tuple[Vector, Vector]:
     """Centroids (c, d) and their spread (c,) for a sample of a partition's rows."""
     centroids = kmeans(sample, count, metric, iterations=10)
     near = closeness(sample, centroids, metric)

@@ -13,24 +13,27 @@ _CHUNK_CELLS = 4_000_000
 def normalise(vectors: Vector) -> Vector:
     """Rows of unit length; rows of zero stay zero."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.where(norms == 0.0, 1.0, norms)).astype(np.float32, copy=False)
+    return np.asarray(vectors / np.where(norms == 0.0, 1.0, norms), dtype=np.float32)
 
 
 def closeness(vectors: Vector, centroids: Vector, metric: Metric) -> Vector:
     """Shape (n, c): higher is closer. Cosine similarity, dot product, or negative Euclidean distance."""
     if metric is Metric.COSINE:
-        return normalise(vectors) @ normalise(centroids).T
-    products = vectors @ centroids.T
+        return np.asarray(normalise(vectors) @ normalise(centroids).T, dtype=np.float32)
+    products: Vector = np.asarray(vectors @ centroids.T, dtype=np.float32)
     if metric is Metric.INNER_PRODUCT:
         return products
     squared = (vectors**2).sum(axis=1)[:, None] - 2.0 * products + (centroids**2).sum(axis=1)[None, :]
-    return -np.sqrt(np.maximum(squared, 0.0, dtype=np.float32))
+    return np.negative(np.sqrt(np.maximum(squared, 0.0))).astype(np.float32, copy=False)
 
 
 def assign(vectors: Vector, centroids: Vector, metric: Metric) -> npt.NDArray[np.intp]:
     """The closest centroid of each row, shape (n,); memory stays bounded for any n."""
     step = max(1, _CHUNK_CELLS // max(1, len(centroids)))
-    parts = [closeness(vectors[i : i + step], centroids, metric).argmax(axis=1) for i in range(0, len(vectors), step)]
+    parts = [
+        closeness(vectors[i : i + step], centroids, metric).argmax(axis=1)
+        for i in range(0, len(vectors), step)
+    ]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.intp)
 
 

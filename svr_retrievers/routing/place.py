@@ -179,7 +179,9 @@ def _leaf(known: PartitionMap, keys: Keys) -> Partition | None:
 
 
 def _nearest(known: PartitionMap, parent: int | None, vectors: Vector, metric: Metric) -> list[int]:
-    clusters = [c for c in known.children(parent) if c.key.kind == "cluster" and c.stats.centroids is not None]
+    clusters = [
+        c for c in known.children(parent) if c.key.kind == "cluster" and c.stats.centroids is not None
+    ]
     first = np.stack([c.stats.centroids[0] for c in clusters if c.stats.centroids is not None])
     inner = Metric.COSINE if metric is Metric.COSINE else Metric.L2
     return [clusters[j].id for j in assign(vectors, first, inner)]

@@ -132,7 +132,8 @@ def _unknown(name: str, known: PartitionMap) -> PartitionNotFound:
     close = difflib.get_close_matches(name, paths[:5000], n=3, cutoff=0.4)
     listed = ", ".join(repr(p) for p in (close or sorted(paths)[:5]))
     return PartitionNotFound(
-        f"There is no partition {name!r}.", hint=f"{'Did you mean' if close else 'There are'} {listed}?"
+        f"There is no partition {name!r}.",
+        hint=f"{'Did you mean' if close else 'There are'} {listed}?"
         if close
         else f"There are {len(paths)} partitions, among them {listed}."
         if paths
@@ -164,4 +165,12 @@ def _route(
     )
 
 
-__all__ = ["DEFAULT_RECALL_TARGET", "FAN_OUT_BELOW_ROWS", "Facts", "Planned", "Wish", "needs_centroids", "plan"]
+__all__ = [
+    "DEFAULT_RECALL_TARGET",
+    "FAN_OUT_BELOW_ROWS",
+    "Facts",
+    "Planned",
+    "Wish",
+    "needs_centroids",
+    "plan",
+]

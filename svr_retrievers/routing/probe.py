@@ -24,7 +24,8 @@ _NEIGHBOURS = 10
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What a sample of the collection taught: `masses[target]` of softmax mass at `temperature`
-    gives a mean recall of `target`. `rows` is the collection's size when it was measured."""
+    gives a mean recall of `target`. `rows` is the collection's size when it was measured.
+    """
 
     temperature: float
     masses: Mapping[float, float]
@@ -39,7 +40,7 @@ class Calibration:
         return max((t for t, m in self.masses.items() if m <= mass + 1e-9), default=None)
 
 
-def softmax(scores: npt.NDArray[np.floating], temperature: float) -> npt.NDArray[np.float64]:
+def softmax(scores: Vector, temperature: float) -> npt.NDArray[np.float64]:
     """Rows that sum to 1, shape of `scores`."""
     shifted = (scores - scores.max(axis=-1, keepdims=True)) / temperature
     weights = np.exp(shifted.astype(np.float64))

@@ -82,7 +82,9 @@ class TimeLevel:
         if value is None:
             return REST
         if not isinstance(value, datetime):
-            raise InputError(f"the partition field {self.field!r} holds a {type(value).__name__}, not a time.")
+            raise InputError(
+                f"the partition field {self.field!r} holds a {type(value).__name__}, not a time."
+            )
         start = bucket_start(value, self.every)
         return PartitionKey("time", start.date().isoformat(), _bucket_label(start, self.every))
 
@@ -167,7 +169,9 @@ class Scheme:
             InputError: when a scheme would stand below by_cluster, whose partitions are not known beforehand.
         """
         if not isinstance(inner, Scheme):
-            raise InputError(f"then() takes a scheme, not {type(inner).__name__}.", hint="e.g. .then(by_hash(4))")
+            raise InputError(
+                f"then() takes a scheme, not {type(inner).__name__}.", hint="e.g. .then(by_hash(4))"
+            )
         if any(isinstance(level, ClusterLevel) for level in self.levels):
             raise InputError("Nothing can follow by_cluster().", hint="Put by_cluster() last.")
         return Scheme(self.levels + inner.levels)
@@ -227,7 +231,9 @@ def by_field(
     if policy not in ("create", "rest"):
         raise InputError(f"unseen must be 'create' or 'rest', not {unseen!r}.")
     if policy == "rest" and not values:
-        raise InputError("unseen='rest' without values puts every document into one partition.", hint="List values.")
+        raise InputError(
+            "unseen='rest' without values puts every document into one partition.", hint="List values."
+        )
     if not all(isinstance(value, bool | int | float | str) for value in values):
         raise InputError("values must be text, numbers or booleans.")
     return Scheme((FieldLevel(field, max_partitions, policy, tuple(values)),))
@@ -298,7 +304,7 @@ def _describe(level: Level) -> str:
     match level:
         case FieldLevel(field, max_partitions, unseen, values):
             more = f", values={list(values)!r}" if values else ""
-            more +="" if max_partitions == 1000 else f", max_partitions={max_partitions}"
+            more += "" if max_partitions == 1000 else f", max_partitions={max_partitions}"
             more += "" if (unseen == "rest") == bool(values) else f", unseen={unseen!r}"
             return f"by_field({field!r}{more})"
         case TimeLevel(field, every):

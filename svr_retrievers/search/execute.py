@@ -81,10 +81,23 @@ class Engine:
     async def route(self, view: View, wish: Wish, vector: Vector | None) -> Planned:
         use = vector is not None and needs_centroids(wish, view.map, view.state.calibration)
         scores = await view.scores(vector) if use and vector is not None else None
-        return plan(wish, self.ref.config.scheme, view.map, view.table if use else _NO_TABLE, scores, view.state.calibration)
+        return plan(
+            wish,
+            self.ref.config.scheme,
+            view.map,
+            view.table if use else _NO_TABLE,
+            scores,
+            view.state.calibration,
+        )
 
     async def ask(
-        self, view: View, planned: Planned, request: Request, vector: Vector, ids: Sequence[int], seconds: float
+        self,
+        view: View,
+        planned: Planned,
+        request: Request,
+        vector: Vector,
+        ids: Sequence[int],
+        seconds: float,
     ) -> Answers:
         """The pages of these partitions, under the request's policy."""
         query = query_for(request, vector, planned.filter, tuple(ids), seconds)
@@ -105,7 +118,9 @@ class Engine:
 _NO_TABLE = CentroidTable((), Metric.L2)
 
 
-def query_for(request: Request, vector: Vector, node: Node, ids: tuple[int, ...], seconds: float | None) -> Query:
+def query_for(
+    request: Request, vector: Vector, node: Node, ids: tuple[int, ...], seconds: float | None
+) -> Query:
     return Query(
         vector=vector,
         limit=request.limit,
@@ -130,7 +145,9 @@ async def run(
     route = planned.route
     if not route.partitions:
         return _nothing(request, route, routed - started)
-    answers = await engine.ask(view, planned, request, vector, [p.id for p in route.partitions], timeout_seconds)
+    answers = await engine.ask(
+        view, planned, request, vector, [p.id for p in route.partitions], timeout_seconds
+    )
     found = merge((page.candidates for page in answers.pages), request.limit)
     if len(found) < request.limit and planned.aside and not (answers.failed or answers.late):
         more = [p.id for p in planned.aside]
@@ -138,16 +155,18 @@ async def run(
         wider = await engine.ask(view, planned, request, vector, more, left)
         found = merge([found, *(page.candidates for page in wider.pages)], request.limit)
         answers = _joined(answers, wider)
-        route = _widened(planned, view)
+        route = _widened(planned)
     hits = [_hit(candidate, view, engine.ref.config.metric) for candidate in found]
     done = time.perf_counter()
     return SearchResult(
         hits,
         limit=request.limit,
         route=route,
-        incomplete=_shortfall(request, route, answers, len(hits), view),
+        incomplete=_shortfall(request, answers, len(hits), view),
         timings=Timings(
-            route_ms=(routed - started) * 1e3, search_ms=(done - routed) * 1e3, total_ms=(done - started) * 1e3
+            route_ms=(routed - started) * 1e3,
+            search_ms=(done - routed) * 1e3,
+            total_ms=(done - started) * 1e3,
         ),
     )
 
@@ -167,10 +186,12 @@ def _joined(first: Answers, second: Answers) -> Answers:
     )
 
 
-def _widened(planned: Planned, view: View) -> Route:
+def _widened(planned: Planned) -> Route:
     """The closest partitions held too few matches, so the ones left aside were searched as well."""
     extra = tuple(RoutedPartition(p.id, p.path, "too few matches in the closest ones") for p in planned.aside)
-    return replace(planned.route, partitions=planned.route.partitions + extra, estimated_recall=1.0, widened=True)
+    return replace(
+        planned.route, partitions=planned.route.partitions + extra, estimated_recall=1.0, widened=True
+    )
 
 
 def _hit(candidate: Candidate, view: View, metric: Metric) -> Hit:
@@ -194,7 +215,7 @@ def _nothing(request: Request, route: Route, seconds: float) -> SearchResult:
     return SearchResult((), limit=request.limit, route=route, incomplete=reason, timings=timings)
 
 
-def _shortfall(request: Request, route: Route, answers: Answers, found: int, view: View) -> Incomplete | None:
+def _shortfall(request: Request, answers: Answers, found: int, view: View) -> Incomplete | None:
     """Why the result is not the full answer; None when it is."""
     if answers.failed:
         paths = tuple(view.path(p) for shard in answers.failed for p in shard)
@@ -206,7 +227,9 @@ def _shortfall(request: Request, route: Route, answers: Answers, found: int, vie
     if found >= request.limit:
         return None
     if not answers.exact:
-        return Incomplete("approximate", f"the index found {found} of {request.limit}; exact=True looks at every row")
+        return Incomplete(
+            "approximate", f"the index found {found} of {request.limit}; exact=True looks at every row"
+        )
     what = "match the filter" if request.filter else "are there"
     where = " in the partitions asked for" if request.partitions is not None else ""
     return Incomplete("few_matches", f"only {found} documents {what}{where}")

@@ -54,7 +54,9 @@ class Request:
     def _check_rest(self) -> None:
         seconds = self.timeout_seconds
         if seconds is not None and (
-            isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf")
+            isinstance(seconds, bool)
+            or not isinstance(seconds, int | float)
+            or not 0 < seconds < float("inf")
         ):
             raise InputError(f"timeout_seconds must be a number above 0, not {seconds!r}.")
         if self.on_failure not in ("fail", "partial"):
@@ -62,7 +64,9 @@ class Request:
         if self.partitions is None:
             return
         if isinstance(self.partitions, str) or not isinstance(self.partitions, Sequence):
-            raise InputError("partitions must be a list of partition paths.", hint="e.g. ['category=tickets']")
+            raise InputError(
+                "partitions must be a list of partition paths.", hint="e.g. ['category=tickets']"
+            )
         if not self.partitions:
             raise InputError("partitions is empty.", hint="Leave it out to search wherever matches can be.")
         for path in self.partitions:

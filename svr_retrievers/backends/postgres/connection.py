@@ -34,14 +34,13 @@ Pool = AsyncConnectionPool[Connection]
 async def connect(url: str, settings: Settings) -> Connection:
     """One connection outside the pool, so that a failure says why. Raises ConnectionFailed and its kin."""
     with translated():
-        conn = await AsyncConnection.connect(
+        return await AsyncConnection.connect(
             url, autocommit=True, connect_timeout=max(2, round(settings.connect_timeout_seconds))
         )
-    return conn
 
 
 async def ensure_extension(conn: Connection) -> None:
-    """pgvector in this database: used if it is there, created if it may be.
+    """Pgvector in this database: used if it is there, created if it may be.
 
     Raises:
         ExtensionMissing: it is neither there nor creatable.
@@ -121,7 +120,9 @@ def translated(collection: str | None = None) -> Iterator[None]:
     except errors.UndefinedTable as error:
         if collection is None:
             raise as_ours(error) from error
-        raise CollectionNotFound(f"The collection {collection!r} was dropped.", hint="Create it again.") from error
+        raise CollectionNotFound(
+            f"The collection {collection!r} was dropped.", hint="Create it again."
+        ) from error
     except psycopg.Error as error:
         raise as_ours(error) from error
 
@@ -148,43 +149,58 @@ def as_ours(error: psycopg.Error) -> SVRError:
     if isinstance(error, PoolClosed):
         return ClientClosed("This client is closed.", hint="Make a new one.")
     if isinstance(error, errors.QueryCanceled):
-        return DeadlineExceeded("PostgreSQL cancelled the statement: it took too long.", hint="Raise timeout_seconds.")
+        return DeadlineExceeded(
+            "PostgreSQL cancelled the statement: it took too long.", hint="Raise timeout_seconds."
+        )
     if isinstance(error, errors.InsufficientPrivilege):
         return PermissionDenied(
-            f"PostgreSQL refuses it: {_first_line(error)}.", hint="Grant the role the right, or use another role."
+            f"PostgreSQL refuses it: {_first_line(error)}.",
+            hint="Grant the role the right, or use another role.",
         )
     if isinstance(error, errors.InvalidPassword | errors.InvalidAuthorizationSpecification):
         return _no_entry()
     if isinstance(error, errors.InvalidCatalogName):
-        return ConnectionFailed(f"PostgreSQL answered: {_first_line(error)}.", hint="Create the database first.")
+        return ConnectionFailed(
+            f"PostgreSQL answered: {_first_line(error)}.", hint="Create the database first."
+        )
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         return _unreachable(str(error))
     if error.sqlstate and error.sqlstate.startswith(("08", "57P")):
         return ConnectionFailed(f"The connection was lost: {_first_line(error)}.", hint="Try again.")
-    return BackendError(f"PostgreSQL failed: {_first_line(error)} ({error.sqlstate or type(error).__name__}).")
+    return BackendError(
+        f"PostgreSQL failed: {_first_line(error)} ({error.sqlstate or type(error).__name__})."
+    )
 
 
 def _no_entry() -> AuthenticationFailed:
     return AuthenticationFailed(
-        "PostgreSQL refused the user or password.", hint="Check both in the URL, and pg_hba.conf on the server."
+        "PostgreSQL refused the user or password.",
+        hint="Check both in the URL, and pg_hba.conf on the server.",
     )
 
 
 def _unreachable(text: str) -> ConnectionFailed:
     lowered = text.lower()
-    if "password authentication failed" in lowered or "no password supplied" in lowered or "pg_hba" in lowered:
+    if (
+        "password authentication failed" in lowered
+        or "no password supplied" in lowered
+        or "pg_hba" in lowered
+    ):
         return _no_entry()
     if "does not exist" in lowered and "database" in lowered:
         return ConnectionFailed("The database named in the URL does not exist.", hint="Create it first.")
     reason = text.strip().splitlines()[-1].strip() if text.strip() else "no reason given"
     return ConnectionFailed(
-        f"PostgreSQL cannot be reached: {reason}.", hint="Check host and port in the URL and that the server is up."
+        f"PostgreSQL cannot be reached: {reason}.",
+        hint="Check host and port in the URL and that the server is up.",
     )
 
 
 def _first_line(error: psycopg.Error) -> str:
     primary = error.diag.message_primary
-    return (primary or str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__).rstrip(".")
+    return (
+        primary or str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    ).rstrip(".")
 
 
 async def settled(pool: Pool) -> None:

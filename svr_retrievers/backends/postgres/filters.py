@@ -84,7 +84,7 @@ class _Compiler:
         self.parameters: list[object] = []
         self.needs_metadata = False
 
-    def compile(self, node: Node) -> sql.Composable:  # noqa: PLR0911 - one return for each kind of node
+    def compile(self, node: Node) -> sql.Composable:
         match node:
             case And(()):
                 return sql.SQL("true")
@@ -104,7 +104,7 @@ class _Compiler:
     def _group(self, word: LiteralString, children: tuple[Node, ...]) -> sql.Composable:
         return sql.SQL("({})").format(sql.SQL(word).join([self.compile(child) for child in children]))
 
-    def _from_metadata(  # noqa: PLR0911 - one return for each kind of leaf
+    def _from_metadata(
         self, node: Compare | In | IsNull | EqualsList | Contains | Exists | Like
     ) -> sql.Composable:
         self.needs_metadata = True
@@ -127,7 +127,7 @@ class _Compiler:
             case Like(_, pattern):
                 return self._add(_JSON_LIKE, f"${path}[*]", pattern)
 
-    def _from_column(  # noqa: PLR0911 - one return for each kind of leaf
+    def _from_column(
         self, node: Compare | In | IsNull | EqualsList | Like
     ) -> sql.Composable:
         assert node.field is not None

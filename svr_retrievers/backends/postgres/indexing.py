@@ -30,7 +30,9 @@ async def build(
     if not due:
         return []
     built: list[int] = []
-    await conn.execute("select set_config('maintenance_work_mem', %s, false)", (f"{settings.build_memory_megabytes}MB",))
+    await conn.execute(
+        "select set_config('maintenance_work_mem', %s, false)", (f"{settings.build_memory_megabytes}MB",)
+    )
     try:
         for done, partition in enumerate(due, start=1):
             if await _build_one(conn, tables, partition):

@@ -177,5 +177,7 @@ def insert_vectors(tables: Tables, partition: int | None) -> sql.Composed:
         "insert into {target} (part, namespace, id{fields}, embedding)"
         " select part, namespace, id{fields}, embedding from {stage}"
     ).format(
-        target=tables.space if partition is None else tables.child(partition), fields=fields, stage=tables.stage
+        target=tables.space if partition is None else tables.child(partition),
+        fields=fields,
+        stage=tables.stage,
     )

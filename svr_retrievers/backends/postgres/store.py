@@ -173,8 +173,8 @@ class PostgresBackend:
 
     # Reading
 
-    def shards(self, known: PartitionMap, partitions: Sequence[int]) -> list[tuple[int, ...]]:
-        return [tuple(partitions)]
+    def shards(self, known: PartitionMap, partitions: Sequence[int]) -> list[tuple[int, ...]]:  # noqa: ARG002
+        return [tuple(partitions)]  # one server: one round trip
 
     async def search(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Page:
         """One round trip; a second, exact one only when an index came back with too few."""
@@ -203,7 +203,9 @@ class PostgresBackend:
                 cursor = conn.cursor(binary=True)
                 await cursor.execute(statement.text, statement.params, prepare=True)
                 now = await conn.execute(
-                    self._catalog.sql("select generation from {collections} where id = %s"), (ref.id,), prepare=True
+                    self._catalog.statement("select generation from {collections} where id = %s"),
+                    (ref.id,),
+                    prepare=True,
                 )
             generation = await now.fetchone()
             _check_generation(generation, ref, known)
@@ -229,7 +231,13 @@ class PostgresBackend:
             return "\n".join(str(row[0]) for row in await cursor.fetchall())
 
     async def find(
-        self, ref: CollectionRef, known: PartitionMap, which: Selection, *, limit: int | None, with_vectors: bool
+        self,
+        ref: CollectionRef,
+        known: PartitionMap,
+        which: Selection,
+        *,
+        limit: int | None,
+        with_vectors: bool,
     ) -> list[Document]:
         statement = queries.find(self.tables(ref), which, limit=limit, with_vectors=with_vectors)
         rows = await self._list(ref, known, statement)
@@ -258,7 +266,7 @@ class PostgresBackend:
                 cursor = conn.cursor(binary=True)
                 await cursor.execute(statement.text, statement.params)
                 now = await conn.execute(
-                    self._catalog.sql("select generation from {collections} where id = %s"), (ref.id,)
+                    self._catalog.statement("select generation from {collections} where id = %s"), (ref.id,)
                 )
             _check_generation(await now.fetchone(), ref, known)
             return await cursor.fetchall()
@@ -322,4 +330,3 @@ async def _embedded_url(path: Path | None) -> str:
     from svr_retrievers.embedded import start
 
     return await start(path)
-

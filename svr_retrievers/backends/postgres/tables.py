@@ -23,7 +23,11 @@ VECTOR_INDEX_MAX = 2_000
 HALFVEC_INDEX_MAX = 4_000
 _INLINE_DIMENSIONS = 1_900
 """Vectors up to this length stay in the row: a scan that must fetch each from TOAST is several times slower."""
-_OPERATORS: dict[Metric, LiteralString] = {Metric.COSINE: "<=>", Metric.L2: "<->", Metric.INNER_PRODUCT: "<#>"}
+_OPERATORS: dict[Metric, LiteralString] = {
+    Metric.COSINE: "<=>",
+    Metric.L2: "<->",
+    Metric.INNER_PRODUCT: "<#>",
+}
 _CLASSES: dict[Metric, LiteralString] = {
     Metric.COSINE: "cosine_ops",
     Metric.L2: "l2_ops",
@@ -105,12 +109,15 @@ class Tables:
             if self.ref.config.dimensions <= _INLINE_DIMENSIONS
             else sql.SQL("alter table {space} alter column embedding set storage external").format(**names),
         ]
-        return made + self._field_indexes(self.documents)
+        return made + self._field_indexes("documents")
 
-    def _field_indexes(self, table: sql.Identifier) -> list[sql.Composed]:
+    def _field_indexes(self, part: str) -> list[sql.Composed]:
+        table = sql.Identifier(self.schema, table_for(self.ref.id, part))
         return [
             sql.SQL("create index if not exists {name} on {table} (namespace, {column})").format(
-                name=sql.Identifier(f"{table._obj[-1]}_{column}"), table=table, column=sql.Identifier(column)
+                name=sql.Identifier(f"{table_for(self.ref.id, part)}_{column}"),
+                table=table,
+                column=sql.Identifier(column),
             )
             for field, column in self.columns.items()
             if not self.ref.config.fields[field].is_list
@@ -134,13 +141,20 @@ class Tables:
             'create temp table if not exists {stage} (part integer, namespace text collate "C",'
             ' id text collate "C", text text, metadata jsonb{fields}, embedding {vector}) on commit delete rows'
         ).format(
-            stage=sql.Identifier(self.stage._obj[-1]), fields=self._field_definitions, vector=self.vector_type
+            stage=sql.Identifier(table_for(self.ref.id, "stage")),
+            fields=self._field_definitions,
+            vector=self.vector_type,
         )
 
     def stage_types(self) -> list[str]:
         """The types of the staging columns, for binary COPY."""
         fields = [str(COLUMN_TYPES[k]).removesuffix(' collate "C"') for k in self.ref.config.fields.values()]
-        names = {"double precision": "float8", "double precision[]": "float8[]", "bigint": "int8", "bigint[]": "int8[]"}
+        names = {
+            "double precision": "float8",
+            "double precision[]": "float8[]",
+            "bigint": "int8",
+            "bigint[]": "int8[]",
+        }
         return ["int4", "text", "text", "text", "jsonb", *(names.get(f, f) for f in fields), "vector"]
 
     def index_name(self, partition: int) -> sql.Identifier:
@@ -154,7 +168,9 @@ class Tables:
         spec = self.ref.config.index
         kind = sql.SQL("halfvec_" if self.half else "vector_") + sql.SQL(_CLASSES[self.ref.config.metric])
         options = (
-            sql.SQL("m = {}, ef_construction = {}").format(sql.Literal(spec.m), sql.Literal(spec.ef_construction))
+            sql.SQL("m = {}, ef_construction = {}").format(
+                sql.Literal(spec.m), sql.Literal(spec.ef_construction)
+            )
             if spec.kind == "hnsw"
             else sql.SQL("lists = {}").format(sql.Literal(min(spec.lists_for(rows), 32_768)))
         )
@@ -175,7 +191,7 @@ class Tables:
         return sql.SQL("(embedding::halfvec({}))").format(sql.Literal(self.ref.config.dimensions))
 
     def child_field_indexes(self, partition: int) -> list[sql.Composed]:
-        return self._field_indexes(self.child(partition))
+        return self._field_indexes(f"p{partition}")
 
     def drop(self) -> Sequence[sql.Composed]:
         return [sql.SQL("drop table if exists {}").format(table) for table in (self.space, self.documents)]
