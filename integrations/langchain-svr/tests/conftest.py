@@ -48,12 +48,6 @@ class WordEmbeddings(Embeddings):
         return self._vector(text)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "langchain-svr" in str(item.path):
-            item.add_marker("langchain")
-
-
 @pytest.fixture
 def embedding() -> WordEmbeddings:
     return WordEmbeddings()

@@ -59,6 +59,17 @@ async def test_an_own_client_is_closed_in_the_other_style_too(embedding: Any) ->
     await store.aclose()
 
 
+@pytest.mark.postgres
+async def test_a_store_opens_its_own_client_on_postgresql(postgres_url: str, embedding: Any) -> None:
+    async with SVRVectorStore(embedding, url=postgres_url, collection="own") as store:
+        assert await store.asimilarity_search("x") == []
+        await store.aadd_texts(["x"], ids=["1"])
+    with SVRVectorStore(embedding, url=postgres_url, collection="own") as again:
+        assert [d.id for d in again.similarity_search("x")] == ["1"]
+        assert again.client.backend == "postgres"
+        again.delete_collection()
+
+
 def test_client_and_url_exclude_each_other(client: Any, embedding: Any) -> None:
     with pytest.raises(InputError, match="client"):
         SVRVectorStore(embedding, client=client, url="memory://")
@@ -80,6 +91,8 @@ def test_settings_reach_the_collection(make_store: Any) -> None:
     assert store.collection.filter_fields == store.filter_fields == {"year": int}
     assert store.collection.metric == "inner_product"
     assert store.collection.dimensions == 48
+    with pytest.raises(InputError, match="index"):
+        make_store(collection="other", index="no index").add_texts(["x"])
 
 
 def test_what_one_store_writes_another_reads(make_store: Any) -> None:

@@ -83,6 +83,7 @@ async def test_a_call_cannot_set_what_it_must_not(animals: Any, name: str) -> No
     "wrong",
     [
         {"k": 0},
+        {"fetch_k": 0},
         {"filtr": {}},
         {"search_type": "hybird"},
         {"lambda_mult": 2.0},
