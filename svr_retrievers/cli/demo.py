@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -69,13 +70,19 @@ def demo(
         )
     with SVRClient(address) as client, translated(), SharedTable(address) as table:
         findings = run(client, table, options, Bars(out))
-    show(findings, out)
+    show(findings, out, store=_again(url, data_path))
     if json is not None:
         json.write_text(json_format.dumps(findings.to_json(), indent=2) + "\n", "utf-8")
     if svg is not None:
         from svr_retrievers.demo.picture import svg as draw
 
         svg.write_text(draw(findings), "utf-8")
+
+
+def _again(url: str | None, data_path: Path | None) -> str:
+    if url is not None:
+        return " --url ..."
+    return "" if data_path is None else f" --data-path {shlex.quote(str(data_path))}"
 
 
 def _check_writable(file: Path | None) -> None:

@@ -215,7 +215,7 @@ class _Tally:
             short=short / len(self.found),
             recall=self.right / max(1, sum(self.possible)),
             median_ms=statistics.median(self.milliseconds),
-            how=Counter(self.way.how(a.vector, a.where, LIMIT) for a in asked),
+            how=dict(Counter(self.way.how(a.vector, a.where, LIMIT) for a in asked)),
         )
 
 

@@ -20,7 +20,7 @@ FORMAT = 1
 OnFile = Callable[[int, int], None]
 
 
-class Undecodable(Exception):  # noqa: N818 - it says what the file is
+class Undecodable(Exception):
     """A file that is not UTF-8 text; it is skipped and counted."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -54,20 +54,27 @@ class Bars:
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-def show(findings: Findings, console: Console) -> None:
+def show(findings: Findings, console: Console, *, store: str = "") -> None:
+    """`store` is the option that names the database again, for the commands to go on with."""
     _heading(console, "The corpus")
     _corpus(findings, console)
     _heading(console, "The same questions, three ways")
     _compared(findings, console)
     console.print(figures(findings.results))
-    for line in verdict(findings.results):
-        console.print(Padding(Text("• " + line), (0, 0, 0, 2)))
+    console.print(_bullets(verdict(findings.results)))
     _heading(console, "The partition map")
     console.print(partition_table(findings.partitions))
     _heading(console, "One question")
     _answer(findings.answer, console)
     _heading(console, "Go on")
-    _go_on(findings, console)
+    _go_on(findings, console, store)
+
+
+def _bullets(lines: Sequence[str]) -> Padding:
+    grid = Table.grid(padding=(0, 1))
+    for line in lines:
+        grid.add_row("•", Text(line))
+    return Padding(grid, (1, 0, 0, 0))
 
 
 def _heading(console: Console, title: str) -> None:
@@ -101,8 +108,8 @@ def _compared(findings: Findings, console: Console) -> None:
     }
     server = f"PostgreSQL {versions.get('postgresql')}, pgvector {versions.get('pgvector')}"
     console.print(
-        f"[dim]{findings.questions} questions per filter for {LIMIT} answers, asked in turn over the same vectors in"
-        f" the same server\n({server}). recall: of the exact {LIMIT}; ms: median; ratio: ms to routed ms.[/]",
+        f"[dim]{findings.questions} questions per filter for {LIMIT} answers, asked in turn over the same vectors"
+        f" in the same server\n({server}). recall: of the exact {LIMIT}; ms: median; ratio: ms to routed ms.[/]",
         highlight=False,
     )
     for way, text in rows.items():
@@ -220,13 +227,14 @@ def _through_line(answer: Answer, through: Through) -> str:
     return f"other answers, from {through.call}: {', '.join(through.ids)}"
 
 
-def _go_on(findings: Findings, console: Console) -> None:
+def _go_on(findings: Findings, console: Console, store: str) -> None:
     category = findings.answer.question.category
     where = json.dumps({"category": category})
     for line in (
-        f"svr search {COLLECTION} \"your question\" --filter '{where}'",
-        f"svr explain {COLLECTION} \"your question\" --filter '{where}' --analyze",
-        "svr demo --path FOLDER          your own .txt and .md files, one category per sub-folder",
+        f"svr search {COLLECTION} \"your question\" --filter '{where}'{store}",
+        f"svr explain {COLLECTION} \"your question\" --filter '{where}' --analyze{store}",
+        f"svr map {COLLECTION}{store}",
+        f"svr demo --path FOLDER{store}    # your own .txt and .md files, a category per sub-folder",
     ):
         console.print(Text(f"  {line}"), soft_wrap=True)
     console.print(f"\nDone in [bold]{findings.seconds['total']:.1f} s[/].", highlight=False)

@@ -74,8 +74,10 @@ class Findings:
 def run(client: SVRClient, table: SharedTable, options: Options, progress: Progress) -> Findings:
     started = time.perf_counter()
     prepared = prepare(client, table, options, progress)
+    began = time.perf_counter()
     with progress.step("Asking") as on_ask:
         results = compare(prepared, table, options, on_ask)
+    asked = time.perf_counter() - began
     answer = _answered(client, prepared, mine=options.path is not None)
     return Findings(
         prepared=prepared,
@@ -84,7 +86,7 @@ def run(client: SVRClient, table: SharedTable, options: Options, progress: Progr
         results=tuple(results),
         partitions=prepared.collection.partitions,
         answer=answer,
-        seconds={**prepared.seconds, "total": time.perf_counter() - started},
+        seconds={**prepared.seconds, "ask": asked, "total": time.perf_counter() - started},
     )
 
 
@@ -101,7 +103,7 @@ def compare(
 
 def _answered(client: SVRClient, prepared: Prepared, *, mine: bool) -> Answer:
     collection = prepared.collection
-    question = shown_question(prepared.truth.documents, mine)
+    question = shown_question(prepared.truth.documents, mine=mine)
     where: dict[str, object] = {"category": question.category}
     return Answer(
         question=question,

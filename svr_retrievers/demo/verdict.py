@@ -47,9 +47,13 @@ def _tuned(results: Sequence[CaseResult]) -> str:
     short = max(r.way(TUNED).short for r in results)
     complete = "found as many as there are" if short == 0 else f"was still short for {100 * short:.0f} %"
     return (
-        f"Tuned by hand, one table {complete}, at recall {low:.3f} or more, in {_span(results, TUNED)} ms; "
+        f"Tuned by hand, one table {complete}, {_at_least(low)}, in {_span(results, TUNED)} ms; "
         f"routing took {_span(results, ROUTED)} ms at this size."
     )
+
+
+def _at_least(recall: float) -> str:
+    return f"recall {recall:.3f}" + (" or more" if recall < ALL else "")
 
 
 def _span(results: Sequence[CaseResult], way: str) -> str:
@@ -61,4 +65,4 @@ def _routed(results: Sequence[CaseResult]) -> str:
     low = min(r.way(ROUTED).recall for r in results)
     short = max(r.way(ROUTED).short for r in results)
     found = "every answer there is" if short == 0 else f"all but {100 * short:.1f} % of answers in full"
-    return f"Routed, with nothing tuned: {found}, recall {low:.3f} or more under every filter."
+    return f"Routed, with nothing tuned: {found}, {_at_least(low)} under every filter."

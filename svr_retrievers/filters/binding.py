@@ -9,6 +9,7 @@ from typing import Final
 
 from svr_retrievers.errors import FilterError
 from svr_retrievers.filters import patterns
+from svr_retrievers.filters.equality import exact_integer
 from svr_retrievers.filters.tree import (
     NOTHING,
     Compare,
@@ -30,7 +31,6 @@ from svr_retrievers.filters.values import (
     BIGINT_MAX,
     BIGINT_MIN,
     Refused,
-    exact_integer,
     kind_of,
     plain,
     typed_moment,

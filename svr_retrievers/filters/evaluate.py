@@ -28,42 +28,42 @@ from svr_retrievers.filters.values import EXACT_FLOAT_INTEGER
 Ordered = TypeVar("Ordered", bool, float, str, datetime, Decimal)
 
 
+Leaf: TypeAlias = Compare | In | IsNull | EqualsList | Contains | Like
+
+
 def evaluate(node: Node, metadata: Mapping[str, object], typed: Mapping[str, object]) -> bool:
     """Whether the filter holds. `metadata` is normalised; `typed` holds the declared fields' values.
 
     Declared fields are read from `typed` (absent or None: missing), except by `$exists`.
     """
     match node:
-        case And(children):
-            return all(evaluate(child, metadata, typed) for child in children)
-        case Or(children):
-            return any(evaluate(child, metadata, typed) for child in children)
-        case Not(child):
-            return not evaluate(child, metadata, typed)
-        case Exists(path):
-            return bool(_at(metadata, path))
+        case And():
+            return all([evaluate(child, metadata, typed) for child in node.children])
+        case Or():
+            return any([evaluate(child, metadata, typed) for child in node.children])
+        case Not():
+            return not evaluate(node.child, metadata, typed)
+        case Exists():
+            return bool(_at(metadata, node.path))
         case _:
             return _leaf(node, _values(node, metadata, typed))
 
 
-def _leaf(
-    node: Compare | In | IsNull | EqualsList | Contains | Like,
-    values: list[object],
-) -> bool:
+def _leaf(node: Leaf, values: list[object]) -> bool:
     match node:
-        case Compare(op, _, operand):
-            return any(_compare(op, value, operand) for value in _elements(values))
-        case In(_, operands):
-            return any(_compare(Op.EQ, value, each) for value in _elements(values) for each in operands)
+        case Compare():
+            return _compares(node.op, _elements(values), node.operand)
+        case In():
+            return any(equality_key(value) in node.keys for value in _elements(values) if _hashable(value))
         case IsNull():
-            return not values or any(value is None for value in _elements(values))
-        case EqualsList(_, operands):
-            return any(_same(value, operands) for value in values)
-        case Contains(_, operand):
-            return any(_same(each, operand) for value in values if isinstance(value, list) for each in value)
-        case Like(_, pattern, ignore_case):
+            return not values or None in _elements(values)
+        case EqualsList():
+            return any(_same(value, node.operand) for value in values)
+        case Contains():
+            return any(_same(each, node.operand) for value in values if isinstance(value, list) for each in value)
+        case Like():
             texts = (value for value in _elements(values) if isinstance(value, str))
-            return any(patterns.like(text, pattern, ignore_case=ignore_case) for text in texts)
+            return any(patterns.like(text, node.pattern, ignore_case=node.ignore_case) for text in texts)
 
 
 def _values(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias, get_args, get_origin
 
 from svr_retrievers.errors import InputError
+from svr_retrievers.filters.equality import equality_key
 
 Path: TypeAlias = tuple[str, ...]
 Scalar: TypeAlias = bool | int | float | str
@@ -124,12 +126,19 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """As `Compare` with `$eq`, for any of the operands (never null, never empty)."""
+    """As `Compare` with `$eq`, for any of the operands (never null, never empty).
+
+    `keys` are the operands' equality keys, made once, so that a long list costs no more than a short one.
+    """
 
     path: Path
     operands: tuple[Operand, ...]
     field: str | None = None
     field_type: FieldType | None = None
+    keys: frozenset[object] = dataclass_field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", frozenset(map(equality_key, self.operands)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from svr_retrievers.errors import InputError
+from svr_retrievers.filters.equality import exact_integer
 from svr_retrievers.filters.tree import FieldType, Operand
 from svr_retrievers.model import JsonValue
 
@@ -18,9 +19,8 @@ MAX_DEPTH = 100
 MAX_INTEGER_BITS = 1024
 """About the range of a float: larger integers cannot be read back by most JSON readers."""
 BIGINT_MIN, BIGINT_MAX = -(2**63), 2**63 - 1
-EXACT_FLOAT_INTEGER = 2**53
-"""Up to here every integer is a float, so both compare alike."""
 
+_ORDINARY = 2**63
 _KEYS_SHOWN = 8
 _REPR_SHOWN = 24
 
@@ -79,11 +79,11 @@ def _key(key: object) -> str:
 
 def plain(value: object, depth: int = 0) -> JsonValue:
     """The JSON form of any accepted value; raises Refused for the rest."""
-    kind = type(value)
-    if kind is str:
-        text = str(value)
-        return text if text.isascii() and "\0" not in text else checked_text(text)
+    if isinstance(value, str):
+        return value if type(value) is str and value.isascii() and "\0" not in value else checked_text(value)
     if value is None or isinstance(value, bool):
+        return value
+    if type(value) is int and -_ORDINARY < value < _ORDINARY:
         return value
     if isinstance(value, int):
         return _checked_integer(int(value))
@@ -108,8 +108,6 @@ def _array(values: list[object] | tuple[object, ...], depth: int) -> list[JsonVa
 
 
 def _converted(value: object) -> JsonValue:
-    if isinstance(value, str):
-        return checked_text(value)
     if isinstance(value, datetime):
         return iso_utc(value)
     if isinstance(value, date):
@@ -134,10 +132,11 @@ def checked_text(text: str) -> str:
     """The text, unless PostgreSQL could not store it: NUL characters and half surrogate pairs."""
     if "\0" in text:
         raise Refused("contains a NUL character, which PostgreSQL text cannot hold; remove it")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Refused("contains half of a surrogate pair, which UTF-8 cannot hold; remove it") from None
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Refused("contains half of a surrogate pair, which UTF-8 cannot hold; remove it") from None
     return str.__str__(text)
 
 
@@ -176,13 +175,6 @@ def kind_of(value: object) -> str:
     shown = f" {value!r}" if isinstance(value, (bool, int, float)) and len(repr(value)) <= _REPR_SHOWN else ""
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}{shown}"
-
-
-def exact_integer(number: float) -> int | None:
-    """The integer that the float's shortest decimal form stands for, None if it has a fraction."""
-    if not number.is_integer():
-        return None
-    return int(number) if abs(number) <= EXACT_FLOAT_INTEGER else int(Decimal(repr(number)))
 
 
 def typed_value(field: str, field_type: FieldType, metadata: Mapping[str, object]) -> TypedValue | None:

@@ -24,7 +24,7 @@ def closeness(vectors: Vector, centroids: Vector, metric: Metric) -> Vector:
     if metric is Metric.INNER_PRODUCT:
         return products
     squared = (vectors**2).sum(axis=1)[:, None] - 2.0 * products + (centroids**2).sum(axis=1)[None, :]
-    return np.negative(np.sqrt(np.maximum(squared, 0.0))).astype(np.float32, copy=False)
+    return np.asarray(-np.sqrt(np.maximum(squared, 0.0)), dtype=np.float32)
 
 
 def assign(vectors: Vector, centroids: Vector, metric: Metric) -> npt.NDArray[np.intp]:

@@ -18,7 +18,7 @@ from svr_retrievers.routing.probe import Calibration
 from svr_retrievers.routing.schemes import Scheme
 
 DEFAULT_RECALL_TARGET = 0.95
-FAN_OUT_BELOW_ROWS = 20_000
+FAN_OUT_BELOW_ROWS = 10_000
 """Up to here looking everywhere costs a few milliseconds, and leaving something out gains nothing."""
 
 
