@@ -18,6 +18,7 @@ from svr_retrievers.backends.protocol import (
     Selection,
     StaleMap,
 )
+from svr_retrievers.concurrency import off_loop
 from svr_retrievers.embedding import AsyncEmbedder, Embedder, embed_documents, embed_query
 from svr_retrievers.errors import InputError, WriteConflict
 from svr_retrievers.filters import ALL, Node, describe, parse
@@ -121,18 +122,14 @@ class AsyncCollection:
         """
         check_key(namespace, "namespace")
         given = checks.as_documents(documents)
-        draft = checks.draft(given, self._ref.config, namespace)
-        array, missing = checks.given_vectors(given, vectors, self._ref.config, draft)
-        if missing and self.embedder is None:
-            for index in missing:
-                draft.refuse(
-                    index, given[index].id, "vector", "it is missing and the collection has no embedder."
-                )
-        draft.check()
+        embeds = self.embedder is not None
+        draft, array, missing = await off_loop(
+            len(given), checks.check_all, given, vectors, self._ref.config, namespace, embeds=embeds
+        )
         if missing:
             array[missing] = await self._embedded([given[i].text for i in missing])
-        checks.check_vectors(array, draft.ids, self.metric, draft)
-        draft.check()
+            checks.check_vectors(array, [d.id for d in given], self.metric, draft)
+            draft.check()
         return await self._write(draft.batch(array)) if given else AddResult(())
 
     async def _embedded(self, texts: list[str]) -> Vector:
@@ -144,25 +141,26 @@ class AsyncCollection:
     async def _write(self, batch: Batch) -> AddResult:
         for _ in range(_MAP_RETRIES):
             try:
-                self._view, places = await placing.ensure_places(self._backend, self._ref, self._view, batch)
-                written = await self._backend.upsert(self._ref, self._view.map, batch, places)
+                view, places = await placing.ensure_places(self._backend, self._ref, self._view, batch)
+                self._adopt(view)
+                written = await self._backend.upsert(self._ref, view.map, batch, places)
             except StaleMap:
                 await self._reload()
                 continue
             outcomes = [
-                Outcome(ns, doc_id, "inserted" if new else "updated", self._view.path(place))
+                Outcome(ns, doc_id, "inserted" if new else "updated", view.path(place))
                 for ns, doc_id, new, place in zip(
                     batch.namespaces, batch.ids, written.inserted, places, strict=True
                 )
             ]
-            await self._after_write(written.rows)
+            await self._after_write(view, written.rows)
             return AddResult(outcomes)
         raise self._conflict()
 
-    async def _after_write(self, rows: Mapping[int, int]) -> None:
+    async def _after_write(self, view: View, rows: Mapping[int, int]) -> None:
         """Counts, centroids and indexes follow the rows; a concurrent change of the map postpones them."""
         try:
-            self._view = await statistics.after_write(self._backend, self._ref, self._view, rows)
+            self._adopt(await statistics.after_write(self._backend, self._ref, view, rows))
         except StaleMap:
             await self._reload()
 
@@ -202,10 +200,11 @@ class AsyncCollection:
             try:
                 await self._reload()
                 await self._backend.recount(self._ref, self._view.map)
-                self._view = await statistics.refresh(self._backend, self._ref)
+                view = await statistics.refresh(self._backend, self._ref)
             except StaleMap:
                 continue
-            return self._view.map
+            self._adopt(view)
+            return view.map
         raise self._conflict()
 
     # Reading
@@ -477,7 +476,12 @@ class AsyncCollection:
         return await self._engine.route(self._view, wish, query)
 
     async def _reload(self) -> None:
-        self._view = View(await self._backend.load_map(self._ref), self.metric)
+        self._adopt(View(await self._backend.load_map(self._ref), self.metric))
+
+    def _adopt(self, view: View) -> None:
+        """Later calls start from this view, unless another task has meanwhile seen a newer map."""
+        if view.map.generation >= self._view.map.generation:
+            self._view = view
 
     async def _on_current_map(self, call: Callable[[View], Awaitable[_T]]) -> _T:
         """Runs `call` with the current map, again with a newer one each time the map has moved on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from svr_retrievers.backends.protocol import Batch, CollectionConfig
 from svr_retrievers.errors import BatchError, DimensionMismatch, DocumentProblem, InputError
 from svr_retrievers.filters import normalise_metadata, typed_value
 from svr_retrievers.model import Document, JsonValue, Metric, Vector
-from svr_retrievers.names import check_key, check_text
+from svr_retrievers.names import MAX_KEY_BYTES, check_key, check_text
 from svr_retrievers.routing.place import check_placement
 
 
@@ -81,6 +81,7 @@ def _draft_one(
     text = check_text(document.text, "text")
     metadata = normalise_metadata(document.metadata)
     typed = {name: typed_value(name, kind, metadata) for name, kind in config.fields.items()}
+    _check_lengths(typed)
     if config.scheme is not None:
         check_placement(config.scheme, metadata, typed)
     first = seen.setdefault((space, doc_id), index)
@@ -95,9 +96,45 @@ def _draft_one(
     made.typed.append(typed)
 
 
+def _check_lengths(typed: Mapping[str, object]) -> None:
+    for name, value in typed.items():
+        if isinstance(value, str) and len(value) * 4 > MAX_KEY_BYTES and len(value.encode()) > MAX_KEY_BYTES:
+            raise InputError(
+                f"metadata: the declared filter field {name!r} holds {len(value.encode())} bytes; "
+                f"at most {MAX_KEY_BYTES} fit an index.",
+                hint="Leave the field out of filter_fields: it can still be filtered, without an index.",
+            )
+
+
 def _argument_of(error: InputError) -> str:
     word = error.message.split(" ", 1)[0].rstrip(":")
     return word if word in {"id", "namespace", "text", "metadata", "vector"} else "metadata"
+
+
+def check_all(
+    documents: Sequence[Document],
+    vectors: npt.ArrayLike | None,
+    config: CollectionConfig,
+    namespace: str,
+    *,
+    embeds: bool,
+) -> tuple[Draft, Vector, list[int]]:
+    """The checked batch, its vectors (n, d), and the positions that an embedder has yet to fill.
+
+    Raises BatchError with every problem of every document at once, InputError or DimensionMismatch
+    when `vectors` as a whole has the wrong shape.
+    """
+    made = draft(documents, config, namespace)
+    array, missing = given_vectors(documents, vectors, config, made)
+    if not embeds:
+        for index in missing:
+            made.refuse(
+                index, documents[index].id, "vector", "it is missing and the collection has no embedder."
+            )
+    faulty = {p.index for p in made.problems} | set(missing)
+    check_vectors(array, [d.id for d in documents], config.metric, made, leave=faulty)
+    made.check()
+    return made, array, missing
 
 
 def given_vectors(
@@ -172,14 +209,23 @@ def vector_fault(vector: Vector, metric: Metric) -> str | None:
     return None
 
 
-def check_vectors(vectors: Vector, ids: Sequence[str], metric: Metric, problems: Draft) -> None:
-    """Records every row that `vector_fault` refuses; one pass over the array when all is well."""
+def check_vectors(
+    vectors: Vector,
+    ids: Sequence[str],
+    metric: Metric,
+    problems: Draft,
+    *,
+    leave: Collection[int] = (),
+) -> None:
+    """Records every row that `vector_fault` refuses, except those to `leave`; one pass when all is well."""
     fine = np.isfinite(vectors).all(axis=1)
     if metric is Metric.COSINE:
         with np.errstate(over="ignore", invalid="ignore"):
             squared = np.einsum("ij,ij->i", vectors, vectors)
         fine &= np.isfinite(squared) & (squared > 0.0)
     for index in np.flatnonzero(~fine).tolist():
+        if index in leave:
+            continue
         fault = (
             vector_fault(vectors[index], metric) or "vector is too large for 32-bit arithmetic. Normalise it."
         )

@@ -9,8 +9,8 @@ import unicodedata
 from svr_retrievers.errors import InputError, InvalidName
 
 MAX_NAME_CHARACTERS = 200
-MAX_KEY_BYTES = 2000
-"""Longest id or namespace: a b-tree entry over both must fit in a third of an 8 kB page."""
+MAX_KEY_BYTES = 1300
+"""Longest id, namespace or declared text: a b-tree entry over two of them must fit in a third of an 8 kB page."""
 _IDENTIFIER_BYTES = 63
 _PLAIN = re.compile(r"[^a-z0-9]+")
 

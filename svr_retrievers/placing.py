@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from svr_retrievers.backends.protocol import Backend, Batch, CollectionRef, NewPartition
+from svr_retrievers.concurrency import off_loop
 from svr_retrievers.errors import WriteConflict
 from svr_retrievers.model import Metric, PartitionKey, PartitionMap, PartitionStats, Vector
 from svr_retrievers.routing.kmeans import kmeans
@@ -29,7 +30,9 @@ async def ensure_places(
     Partitions are created level by level, parents first; another writer may create the same ones.
     """
     for _ in range(_ROUNDS):
-        places, missing = place(ref.config.scheme, view.map, batch, ref.config.metric)
+        places, missing = await off_loop(
+            len(batch), place, ref.config.scheme, view.map, batch, ref.config.metric
+        )
         if not missing:
             trained = await _train(backend, ref, view, batch, places)
             if trained is None:

@@ -151,7 +151,7 @@ def _cells(result: CaseResult, measured: Measured) -> tuple[Text | str, ...]:
     return (
         measured.way,
         f"{measured.found:.1f}",
-        bar(measured.found, LIMIT, 10),
+        bar(measured.found, result.possible, 10),
         f"{measured.recall:.3f}",
         f"{measured.median_ms:.2f}",
         "" if measured.way == ROUTED else f"{ratio:.1f}",

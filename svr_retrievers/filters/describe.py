@@ -55,7 +55,7 @@ def _is_group(node: Node) -> bool:
     return isinstance(node, (And, Or)) and len(node.children) > 1
 
 
-def _condition(  # noqa: PLR0911 - one return for each kind of leaf
+def _condition(
     node: Compare | In | IsNull | EqualsList | Contains | Exists | Like,
 ) -> str:
     match node:

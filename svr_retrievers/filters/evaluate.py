@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from svr_retrievers.filters import patterns
+from svr_retrievers.filters.equality import comparable, equality_key
 from svr_retrievers.filters.tree import (
     And,
     Compare,
@@ -23,9 +23,8 @@ from svr_retrievers.filters.tree import (
     Or,
     Path,
 )
-from svr_retrievers.filters.values import EXACT_FLOAT_INTEGER
 
-Ordered = TypeVar("Ordered", bool, float, str, datetime, Decimal)
+Ordered = TypeVar("Ordered", float, str, datetime)
 
 
 Leaf: TypeAlias = Compare | In | IsNull | EqualsList | Contains | Like
@@ -38,9 +37,9 @@ def evaluate(node: Node, metadata: Mapping[str, object], typed: Mapping[str, obj
     """
     match node:
         case And():
-            return all([evaluate(child, metadata, typed) for child in node.children])
+            return all(evaluate(child, metadata, typed) for child in node.children)
         case Or():
-            return any([evaluate(child, metadata, typed) for child in node.children])
+            return any(evaluate(child, metadata, typed) for child in node.children)
         case Not():
             return not evaluate(node.child, metadata, typed)
         case Exists():
@@ -52,25 +51,24 @@ def evaluate(node: Node, metadata: Mapping[str, object], typed: Mapping[str, obj
 def _leaf(node: Leaf, values: list[object]) -> bool:
     match node:
         case Compare():
-            return _compares(node.op, _elements(values), node.operand)
+            return any(_compare(node.op, value, node.operand) for value in _elements(values))
         case In():
-            return any(equality_key(value) in node.keys for value in _elements(values) if _hashable(value))
+            scalars = (value for value in _elements(values) if not isinstance(value, (dict, list)))
+            return any(equality_key(value) in node.keys for value in scalars)
         case IsNull():
             return not values or None in _elements(values)
         case EqualsList():
             return any(_same(value, node.operand) for value in values)
         case Contains():
-            return any(_same(each, node.operand) for value in values if isinstance(value, list) for each in value)
+            return any(
+                _same(each, node.operand) for value in values if isinstance(value, list) for each in value
+            )
         case Like():
             texts = (value for value in _elements(values) if isinstance(value, str))
             return any(patterns.like(text, node.pattern, ignore_case=node.ignore_case) for text in texts)
 
 
-def _values(
-    node: Compare | In | IsNull | EqualsList | Contains | Like,
-    metadata: Mapping[str, object],
-    typed: Mapping[str, object],
-) -> list[object]:
+def _values(node: Leaf, metadata: Mapping[str, object], typed: Mapping[str, object]) -> list[object]:
     if isinstance(node, Contains) or node.field is None:
         return _at(metadata, node.path)
     value = typed.get(node.field)
@@ -88,53 +86,30 @@ def _at(metadata: Mapping[str, object], path: Path) -> list[object]:
 
 def _elements(values: list[object]) -> list[object]:
     """The values with each list replaced by its elements, one level deep."""
-    if not any(isinstance(value, list) for value in values):
+    if len(values) == 1 and not isinstance(values[0], list):
         return values
     return [each for value in values for each in (value if isinstance(value, list) else (value,))]
 
 
 def _compare(op: Op, value: object, operand: object) -> bool:
     """Numbers with numbers, text with text and so on; values of two classes never match."""
-    if isinstance(value, bool) or isinstance(operand, bool):
-        return isinstance(value, bool) and isinstance(operand, bool) and _holds(op, value, operand)
+    if op is Op.EQ:
+        return equality_key(value) == equality_key(operand)
     if isinstance(value, str):
         return isinstance(operand, str) and _holds(op, value, operand)
     if isinstance(value, (int, float)):
-        return isinstance(operand, (int, float)) and _compare_numbers(op, value, operand)
+        if isinstance(value, bool) or not isinstance(operand, (int, float)):
+            return False
+        return _holds(op, comparable(value), comparable(operand))
     return isinstance(value, datetime) and isinstance(operand, datetime) and _holds(op, value, operand)
 
 
 def _holds(op: Op, left: Ordered, right: Ordered) -> bool:
-    match op:
-        case Op.EQ:
-            return left == right
-        case Op.GT:
-            return left > right
-        case Op.GTE:
-            return left >= right
-        case Op.LT:
-            return left < right
-        case Op.LTE:
-            return left <= right
-
-
-def _compare_numbers(op: Op, left: float, right: float) -> bool:
-    """As JSON writes them: a float is its shortest decimal form, not its binary value.
-
-    The two differ only where an integer that no float holds meets a float.
-    """
-    mixed = isinstance(left, int) is not isinstance(right, int)
-    if mixed and (_beyond_floats(left) or _beyond_floats(right)):
-        return _holds(op, _decimal(left), _decimal(right))
-    return _holds(op, left, right)
-
-
-def _beyond_floats(number: float) -> bool:
-    return isinstance(number, int) and abs(number) > EXACT_FLOAT_INTEGER
-
-
-def _decimal(number: float) -> Decimal:
-    return Decimal(number) if isinstance(number, int) else Decimal(repr(number))
+    if op is Op.GT:
+        return left > right
+    if op is Op.GTE:
+        return left >= right
+    return left < right if op is Op.LT else left <= right
 
 
 def _same(value: object, operand: object) -> bool:
@@ -145,4 +120,4 @@ def _same(value: object, operand: object) -> bool:
             and len(value) == len(operand)
             and all(_same(mine, theirs) for mine, theirs in zip(value, operand, strict=True))
         )
-    return value is None if operand is None else _compare(Op.EQ, value, operand)
+    return equality_key(value) == equality_key(operand)

@@ -27,7 +27,7 @@ _REPR_SHOWN = 24
 TypedValue: TypeAlias = Operand | list[str] | list[int] | list[float]
 
 
-class Refused(ValueError):  # noqa: N818 - it never leaves the package; it reads as what happened
+class Refused(ValueError):
     """Why a value cannot be stored; the keys that lead to it are added on the way out."""
 
     def __init__(self, reason: str) -> None:

@@ -1,0 +1,1 @@
+"""For tests of code that uses this package, and of backends that serve it; the suites need pytest."""
