@@ -100,7 +100,7 @@ def _check_lengths(typed: Mapping[str, object]) -> None:
     for name, value in typed.items():
         if isinstance(value, str) and len(value) * 4 > MAX_KEY_BYTES and len(value.encode()) > MAX_KEY_BYTES:
             raise InputError(
-                f"metadata: the declared filter field {name!r} holds {len(value.encode())} bytes; "
+                f"the declared filter field {name!r} holds {len(value.encode())} bytes; "
                 f"at most {MAX_KEY_BYTES} fit an index.",
                 hint="Leave the field out of filter_fields: it can still be filtered, without an index.",
             )

@@ -78,7 +78,7 @@ class BatchError(InputError):
 
     def __init__(self, problems: Sequence[DocumentProblem]) -> None:
         self.problems = tuple(problems)
-        shown = "; ".join(str(p) for p in self.problems[:3])
+        shown = "; ".join(str(p).rstrip(".") for p in self.problems[:3])
         more = f"; and {len(self.problems) - 3} more" if len(self.problems) > 3 else ""
         count = len(self.problems)
         super().__init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from svr_retrievers.errors import InputError
 from svr_retrievers.model import DEFAULT_NAMESPACE, Vector
 
 LOCAL_DIMENSIONS = 256
+# In a query plan: the vector that was asked with, hundreds of numbers long.
+LONG_VECTOR = re.compile(r"'\[[-+0-9.eE,]{60,}\]'")
 
 
 class Arguments(TypedDict):
@@ -175,7 +178,7 @@ def explain(
         explanation = opened.explain(**asked.arguments(opened, text), analyze=analyze)
     if explanation.result is not None:
         print(repr(explanation.result))
-    print(explanation)
+    print(LONG_VECTOR.sub("'[...]'", str(explanation)))
 
 
 def _show(result: SearchResult, out: Console) -> None:

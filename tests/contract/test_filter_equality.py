@@ -132,7 +132,7 @@ declared = {
 }
 documents = st.builds(
     lambda free, fixed: {**free, **fixed},
-    st.dictionaries(keys, values, max_size=4),
+    st.dictionaries(keys, values, min_size=1, max_size=4),
     st.fixed_dictionaries({}, optional={name: st.none() | declared[kind] for name, kind in FIELDS.items()}),
 )
 
@@ -187,29 +187,73 @@ def declared_condition(name: str) -> st.SearchStrategy[dict[str, object]]:
     return chosen.map(lambda condition: {name: condition})
 
 
-free_condition = st.builds(
-    lambda path, condition: {path: condition},
-    paths,
-    conditions(
-        scalars,
-        numbers | texts | moments,
-        lists=st.lists(st.none() | scalars, max_size=3),
+def places(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
+    """Each path through a document that leads to something, with what is there."""
+    if path:
+        yield ".".join(escaped(key) for key in path), value
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from places(inner, (*path, key))
+    elif isinstance(value, list):
+        for inner in value:
+            if isinstance(inner, dict):
+                yield from places(inner, path)
+
+
+def comparable(value: object) -> bool:
+    return not isinstance(value, dict) and not (isinstance(value, list) and any(map(_has_object, value)))
+
+
+def _has_object(value: object) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_object, value)))
+
+
+free_lists = st.lists(st.none() | scalars, max_size=3)
+any_ordered = numbers | texts | moments
+
+
+def free_condition(rows: list[dict[str, object]]) -> st.SearchStrategy[dict[str, object]]:
+    """Mostly about what the rows hold: random paths with random operands hardly ever match anything."""
+    found = [place for row in rows for place in places(row)]
+    random = st.builds(
+        lambda path, condition: {path: condition},
+        paths,
+        conditions(scalars, any_ordered, lists=free_lists, text=True, elements=True),
+    )
+    return (st.sampled_from(found).flatmap(about) | random) if found else random
+
+
+def about(place: tuple[str, object]) -> st.SearchStrategy[dict[str, object]]:
+    path, value = place
+    items = [item for item in (value if isinstance(value, list) else [value]) if comparable(item)]
+    held = [item for item in items if item is not None and not isinstance(item, list)]
+    ranked = [item for item in held if not isinstance(item, bool)]
+    chosen = conditions(
+        st.sampled_from(held) | scalars if held else scalars,
+        st.sampled_from(ranked) | any_ordered if ranked else any_ordered,
+        lists=st.just(value) | free_lists if isinstance(value, list) and comparable(value) else free_lists,
         text=True,
         elements=True,
-    ),
-)
-filters = st.recursive(
-    st.sampled_from(list(FIELDS)).flatmap(declared_condition) | free_condition | free_condition,
-    lambda inner: st.one_of(
-        st.builds(
-            lambda op, parts: {op: parts},
-            st.sampled_from(["$and", "$or", "$nor"]),
-            st.lists(inner, max_size=3),
+    )
+    return chosen.map(lambda condition: {path: condition})
+
+
+def filters(rows: list[dict[str, object]]) -> st.SearchStrategy[dict[str, object]]:
+    free = free_condition(rows)
+    groups = st.sampled_from(["$and", "$or", "$nor"])
+    return st.recursive(
+        st.sampled_from(list(FIELDS)).flatmap(declared_condition) | free | free,
+        lambda inner: st.one_of(
+            st.builds(lambda op, parts: {op: parts}, groups, st.lists(inner, max_size=3)),
+            st.builds(lambda part: {"$not": part}, inner),
+            st.builds(lambda one, other: {**one, **other}, inner, inner),
         ),
-        st.builds(lambda part: {"$not": part}, inner),
-        st.builds(lambda one, other: {**one, **other}, inner, inner),
-    ),
-    max_leaves=4,
+        max_leaves=3,
+    )
+
+
+cases = st.lists(documents, min_size=2, max_size=5).flatmap(
+    lambda rows: st.tuples(st.just(rows), filters(rows))
 )
 
 
@@ -245,14 +289,15 @@ def matching_in_memory(filter_: dict[str, object], stored: list[dict]) -> set[in
         HealthCheck.data_too_large,
     ],
 )
-@example(filter_={"a": 1}, rows=[{"a": [[1]]}, {"a": [1]}, {"a": 1.0}, {"a": True}, {"a": [{"b": 1}]}])
-@example(filter_={"a.b": {"$ne": 1}}, rows=[{"a": [{"b": 1}, {}]}, {"a": []}, {"a": [[{"b": 1}]]}, {}])
-@example(filter_={"a": {"$contains": 1}}, rows=[{"a": 1}, {"a": [1, 2]}, {"a": [[1]]}, {"a": []}])
-@example(filter_={"a": {"$gt": -1}}, rows=[{"a": None}, {"a": "x"}, {"a": True}, {"a": [None, 0]}])
-@given(filter_=filters, rows=st.lists(documents, min_size=1, max_size=4))
+@example(case=([{"a": [[1]]}, {"a": [1]}, {"a": 1.0}, {"a": True}, {"a": [{"b": 1}]}], {"a": 1}))
+@example(case=([{"a": [{"b": 1}, {}]}, {"a": []}, {"a": [[{"b": 1}]]}, {}], {"a.b": {"$ne": 1}}))
+@example(case=([{"a": 1}, {"a": [1, 2]}, {"a": [[1]]}, {"a": []}], {"a": {"$contains": 1}}))
+@example(case=([{"a": None}, {"a": "x"}, {"a": True}, {"a": [None, 0]}], {"a": {"$gt": -1}}))
+@given(case=cases)
 def test_memory_and_postgres_agree(
-    connection: psycopg.Connection, filter_: dict[str, object], rows: list[dict[str, object]]
+    connection: psycopg.Connection, case: tuple[list[dict[str, object]], dict[str, object]]
 ) -> None:
+    rows, filter_ = case
     stored = [normalise_metadata(row) for row in rows]
     in_memory = matching_in_memory(filter_, stored)
     assert matching_in_postgres(connection, filter_, stored) == in_memory, describe(parse(filter_, FIELDS))

@@ -150,7 +150,7 @@ class SearchingStore(VectorStore):
     def get_by_ids(self, ids: Sequence[str], /, *, namespace: str | None = None) -> list[Document]:
         """The documents that exist, in the order of `ids`."""
         wanted = convert.wanted_ids(ids)
-        where = namespace or self._namespace
+        where = self._in(namespace)
         if not wanted:
             return []
         found = self._connection.read(lambda c: c.get(wanted, namespace=where), _NONE)
@@ -158,7 +158,7 @@ class SearchingStore(VectorStore):
 
     async def aget_by_ids(self, ids: Sequence[str], /, *, namespace: str | None = None) -> list[Document]:
         wanted = convert.wanted_ids(ids)
-        where = namespace or self._namespace
+        where = self._in(namespace)
         if not wanted:
             return []
         found = await self._connection.aread(lambda c: c.get(wanted, namespace=where), _NONE)
@@ -183,6 +183,9 @@ class SearchingStore(VectorStore):
         if metric is Metric.COSINE:
             return lambda score: metric.relevance(1.0 - score)
         return lambda score: metric.relevance(-score)
+
+    def _in(self, namespace: str | None) -> str:
+        return self._namespace if namespace is None else namespace
 
     def _ask(self, method: str, k: int, filter: Mapping[str, Any] | None, given: dict[str, Any]) -> Ask:
         options = given if filter is None else {**given, "filter": filter}

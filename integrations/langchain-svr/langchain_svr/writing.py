@@ -128,7 +128,7 @@ class WritingStore(VectorStore):
         selected documents is left.
         """
         refuse_unknown("delete", kwargs, ("ids", "filter", "namespace"))
-        wanted, where = None if ids is None else convert.wanted_ids(ids), namespace or self._namespace
+        wanted, where = None if ids is None else convert.wanted_ids(ids), self._in(namespace)
         if wanted is None and filter is None:
             self._connection.read(lambda c: c.clear(namespace=where), 0)
         else:
@@ -144,7 +144,7 @@ class WritingStore(VectorStore):
         **kwargs: Any,
     ) -> bool:
         refuse_unknown("adelete", kwargs, ("ids", "filter", "namespace"))
-        wanted, where = None if ids is None else convert.wanted_ids(ids), namespace or self._namespace
+        wanted, where = None if ids is None else convert.wanted_ids(ids), self._in(namespace)
         if wanted is None and filter is None:
             await self._connection.aread(lambda c: c.clear(namespace=where), 0)
         else:
@@ -176,15 +176,19 @@ class WritingStore(VectorStore):
             written += added.ids
         return written
 
+    def _in(self, namespace: str | None) -> str:
+        """An empty namespace is a mistake that the core refuses, not a wish for the store's own."""
+        return self._namespace if namespace is None else namespace
+
     def _adding(
         self, batch: list[svr.Document], vectors: Matrix, namespace: str | None
     ) -> Callable[[svr.Collection], svr.AddResult]:
-        return lambda c: c.add(batch, vectors=vectors, namespace=namespace or self._namespace)
+        return lambda c: c.add(batch, vectors=vectors, namespace=self._in(namespace))
 
     def _aadding(
         self, batch: list[svr.Document], vectors: Matrix, namespace: str | None
     ) -> Callable[[svr.AsyncCollection], Awaitable[svr.AddResult]]:
-        return lambda c: c.add(batch, vectors=vectors, namespace=namespace or self._namespace)
+        return lambda c: c.add(batch, vectors=vectors, namespace=self._in(namespace))
 
 
 def _size(batch_size: int | None) -> int | None:

@@ -193,6 +193,14 @@ def test_namespaces_are_separate(make_store: Any) -> None:
     theirs.add_texts(["their secret"], ids=["1"])
     assert [d.page_content for d in mine.similarity_search("secret", k=9)] == ["my secret"]
     assert mine.similarity_search("secret", k=9, namespace="theirs")[0].page_content == "their secret"
+    for wrong in (
+        lambda: mine.similarity_search("secret", namespace=""),
+        lambda: mine.get_by_ids(["1"], namespace=""),
+        lambda: mine.add_texts(["x"], namespace=""),
+        lambda: mine.delete(namespace=""),
+    ):
+        with pytest.raises(InputError, match="namespace"):
+            wrong()
     mine.delete()
     assert theirs.get_by_ids(["1"])[0].page_content == "their secret"
 
