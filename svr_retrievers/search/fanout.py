@@ -90,9 +90,10 @@ def _settle(
     if answers.failed and (on_failure == "fail" or not answers.pages):
         raise _failure(answers.failed, len(shards), path_of)
     if on_failure == "fail" or not answers.pages:
-        missing = len(shards) - len(answers.pages)
+        missing = [path_of(p) for shard in answers.late for p in shard]
+        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise DeadlineExceeded(
-            f"{missing} of {len(shards)} partition groups did not answer within {timeout_seconds:g} s.",
+            f"The search of {named} did not end within {timeout_seconds:g} s.",
             hint="Raise timeout_seconds, or take what there is with on_failure='partial'.",
         )
 
