@@ -1,0 +1,219 @@
+"""What calls answer with: routes, results and their reasons, outcomes of writes, explanations."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, overload
+
+from svr_retrievers.values import Hit
+
+_Slice: TypeAlias = "slice[int | None, int | None, int | None]"
+
+RouteStep: TypeAlias = Literal["explicit", "filter", "centroid", "fan_out"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedPartition:
+    """A partition that a query will look into, and why."""
+
+    id: int
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which step of the cascade decided, what it chose, and from how many.
+
+    `estimated_recall` is the calibrated share of the true neighbours expected in the chosen
+    partitions: 1.0 where no partition that could match was left out, None where it is not known.
+    """
+
+    step: RouteStep
+    partitions: tuple[RoutedPartition, ...]
+    considered: int
+    generation: int
+    estimated_recall: float | None = None
+    widened: bool = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(p.path for p in self.partitions)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every partition that could hold a match is searched."""
+        return len(self.partitions) >= self.considered
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.paths[:4]) + (", ..." if len(self.partitions) > 4 else "")
+        return f"Route({self.step}: {len(self.partitions)} of {self.considered} partitions: {shown})"
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """Why a result holds fewer hits than asked for, or was cut short.
+
+    `code` is one of `few_matches` (only so many documents match), `partition_failed`, `deadline`,
+    `approximate` (an index may have missed matches).
+    """
+
+    code: Literal["few_matches", "partition_failed", "deadline", "approximate"]
+    message: str
+    partitions: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall-clock milliseconds of each phase of a search."""
+
+    embed_ms: float = 0.0
+    route_ms: float = 0.0
+    search_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+class SearchResult(Sequence[Hit]):
+    """The hits, best first, and how they were found.
+
+    Holds `limit` hits, or `incomplete` says why not. Equal distances are ordered by namespace and id.
+    """
+
+    __slots__ = ("hits", "incomplete", "limit", "route", "timings")
+
+    def __init__(
+        self,
+        hits: Sequence[Hit],
+        *,
+        limit: int,
+        route: Route,
+        incomplete: Incomplete | None = None,
+        timings: Timings | None = None,
+    ) -> None:
+        self.hits = tuple(hits)
+        self.limit = limit
+        self.route = route
+        self.incomplete = incomplete
+        self.timings = timings or Timings()
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: _Slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, index: int | _Slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[index]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(h.id for h in self.hits)
+
+    def with_timings(self, timings: Timings) -> SearchResult:
+        return SearchResult(
+            self.hits, limit=self.limit, route=self.route, incomplete=self.incomplete, timings=timings
+        )
+
+    def __repr__(self) -> str:
+        reason = f", incomplete: {self.incomplete.message}" if self.incomplete else ""
+        where = f"{self.route.step}, {len(self.route.partitions)} of {self.route.considered} partitions"
+        return (
+            f"SearchResult({len(self)} of {self.limit} hits, {where}, {self.timings.total_ms:.1f} ms{reason})"
+        )
+
+    def _repr_html_(self) -> str:
+        def cell(value: str) -> str:
+            return f"<td>{html.escape(value if len(value) <= 120 else value[:117] + '...')}</td>"
+
+        rows = "".join(
+            f"<tr>{cell(h.id)}<td>{h.score:.4f}</td>{cell(h.partition)}{cell(h.text)}</tr>" for h in self.hits
+        )
+        head = "<tr><th>id</th><th>score</th><th>partition</th><th>text</th></tr>"
+        return f"<table>{head}{rows}</table><p>{html.escape(repr(self))}</p>"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happened to one document of an `add`: its key, whether it was new, where it lives."""
+
+    namespace: str
+    id: str
+    action: Literal["inserted", "updated"]
+    partition: str
+
+
+class AddResult(Sequence[Outcome]):
+    """One outcome per document, in the order given."""
+
+    __slots__ = ("outcomes",)
+
+    def __init__(self, outcomes: Sequence[Outcome]) -> None:
+        self.outcomes = tuple(outcomes)
+
+    @overload
+    def __getitem__(self, index: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, index: _Slice) -> tuple[Outcome, ...]: ...
+    def __getitem__(self, index: int | _Slice) -> Outcome | tuple[Outcome, ...]:
+        return self.outcomes[index]
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def ids(self) -> list[str]:
+        return [o.id for o in self.outcomes]
+
+    @property
+    def inserted(self) -> int:
+        return sum(o.action == "inserted" for o in self.outcomes)
+
+    @property
+    def updated(self) -> int:
+        return len(self.outcomes) - self.inserted
+
+    def __repr__(self) -> str:
+        return f"AddResult(inserted={self.inserted}, updated={self.updated})"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a search is, or was, answered. `plan` is the database's own plan, where it has one.
+
+    `recall` is the measured share of the exact answer that the search returned, when asked for.
+    """
+
+    route: Route
+    backend: str
+    plan: str = ""
+    filter_text: str = ""
+    recall: float | None = None
+    result: SearchResult | None = None
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [
+            f"route: {self.route.step}, {len(self.route.partitions)} of {self.route.considered} partitions"
+        ]
+        lines += [f"  {p.path}: {p.reason}" for p in self.route.partitions[:20]]
+        if len(self.route.partitions) > 20:
+            lines.append(f"  ... and {len(self.route.partitions) - 20} more")
+        if self.route.estimated_recall is not None:
+            lines.append(f"estimated recall: {self.route.estimated_recall:.3f}")
+        if self.recall is not None:
+            lines.append(f"measured recall: {self.recall:.3f}")
+        if self.filter_text:
+            lines.append(f"filter: {self.filter_text}")
+        lines += self.notes
+        if self.plan:
+            lines += ["plan:", self.plan]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"

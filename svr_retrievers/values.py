@@ -1,0 +1,104 @@
+"""The frozen values that everything else passes around: documents, hits, metrics, and the names of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Vector: TypeAlias = npt.NDArray[np.float32]
+VectorLike: TypeAlias = Sequence[float] | Vector | npt.NDArray[np.float64]
+JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+OnFailure: TypeAlias = Literal["fail", "partial"]
+
+DEFAULT_NAMESPACE = "default"
+
+
+class Metric(StrEnum):
+    """How closeness is measured. A hit's `score` is always higher for closer."""
+
+    COSINE = "cosine"
+    """score = cosine similarity, -1 to 1; distance = 1 - score."""
+    L2 = "l2"
+    """distance = Euclidean distance; score = -distance."""
+    INNER_PRODUCT = "inner_product"
+    """score = dot product; distance = -score."""
+
+    def score(self, distance: float) -> float:
+        return 1.0 - distance if self is Metric.COSINE else -distance
+
+    def relevance(self, distance: float) -> float:
+        """A number in [0, 1], 1 for best, monotone in closeness and comparable within one collection.
+
+        Cosine: similarity, with everything beyond a right angle at 0. L2: 1 / (1 + distance).
+        Inner product: the logistic function of the dot product.
+        """
+        if self is Metric.COSINE:
+            return min(1.0, max(0.0, 1.0 - distance))
+        if self is Metric.L2:
+            return 1.0 / (1.0 + max(distance, 0.0))
+        return float(1.0 / (1.0 + np.exp(np.clip(distance, -700.0, 700.0))))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Document:
+    """One stored text with its metadata and vector. `(namespace, id)` is its key.
+
+    `vector` is any sequence of numbers of the collection's length (numpy arrays are used as they are);
+    None means that the collection's embedder makes it from `text`. `metadata` is anything JSON can
+    hold, plus `datetime` and `date`, which are stored as ISO 8601 text. `version` counts the writes
+    of this key, from 1; it is set by the store.
+    """
+
+    id: str
+    text: str = ""
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    vector: VectorLike | None = None
+    namespace: str | None = None
+    version: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Document):
+            return NotImplemented
+        mine, theirs = self.vector, other.vector
+        same = mine is theirs or (mine is not None and theirs is not None and np.array_equal(mine, theirs))
+        return same and (
+            (self.id, self.text, self.namespace, self.version)
+            == (other.id, other.text, other.namespace, other.version)
+            and dict(self.metadata) == dict(other.metadata)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 60 else self.text[:57] + "..."
+        return f"Document(id={self.id!r}, text={text!r}, metadata={dict(self.metadata)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer of a search.
+
+    `score` is higher for closer and never rescaled; `distance` is the metric's own number;
+    `relevance` lies in [0, 1]. `partition` is the display path of the partition it came from.
+    `vector` is set only when the search asked for vectors.
+    """
+
+    id: str
+    score: float
+    text: str
+    metadata: Mapping[str, JsonValue]
+    partition: str
+    distance: float
+    relevance: float
+    namespace: str = DEFAULT_NAMESPACE
+    version: int = 1
+    vector: Vector | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 60 else self.text[:57] + "..."
+        return f"Hit({self.id!r}, score={self.score:.4f}, partition={self.partition!r}, text={text!r})"
