@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 from svr_retrievers.filters import (
@@ -80,6 +80,7 @@ Can: TypeAlias = tuple[bool, bool]
 """(can be true, can be false)"""
 
 _EITHER: Can = (True, True)
+_CALENDAR_END = datetime.max.replace(tzinfo=UTC)
 _LEAF_NODES = (Compare, In, IsNull, EqualsList, Contains, Exists, Like)
 _READABLE = (PartitionState.ACTIVE, PartitionState.RETIRING, PartitionState.RETIRED)
 
@@ -122,10 +123,13 @@ def can(node: Node, facts: Facts) -> Can:
 
 
 def _field_of(node: Node) -> str:
+    """The field as a scheme names it; "" for a key with a dot in it, which is another field than the path."""
     if not isinstance(node, _LEAF_NODES):
         return ""
     declared = getattr(node, "field", None)
-    return declared if isinstance(declared, str) else ".".join(node.path)
+    if isinstance(declared, str):
+        return declared
+    return "" if any("." in step for step in node.path) else ".".join(node.path)
 
 
 def _under(node: Node, fact: Fact) -> Can:
@@ -157,6 +161,8 @@ def _nested(path: tuple[str, ...], value: JsonValue) -> dict[str, JsonValue]:
 
 
 def _within(node: Node, start: datetime, end: datetime) -> Can:
+    """Judged by the last moment before `end`; the calendar's own end is itself the last."""
+    last = end if end == _CALENDAR_END else end - datetime.resolution
     match node:
         case IsNull():
             return False, True
@@ -164,19 +170,19 @@ def _within(node: Node, start: datetime, end: datetime) -> Can:
             return True, False
         case In(operands=operands):
             times = [o for o in operands if isinstance(o, datetime)]
-            return (any(start <= t <= end for t in times), True) if len(times) == len(operands) else _EITHER
+            return (any(start <= t <= last for t in times), True) if len(times) == len(operands) else _EITHER
         case Compare(op=op, operand=datetime() as t):
             match op:
                 case Op.EQ:
-                    return start <= t <= end, True
+                    return start <= t <= last, True
                 case Op.GT:
-                    return end > t, start <= t
+                    return last > t, start <= t
                 case Op.GTE:
-                    return end >= t, start < t
+                    return last >= t, start < t
                 case Op.LT:
-                    return start < t, end >= t
+                    return start < t, last >= t
                 case Op.LTE:
-                    return start <= t, end > t
+                    return start <= t, last > t
     return _EITHER
 
 
@@ -198,7 +204,7 @@ def _elsewhere(node: Node, known: PartitionMap, parent: int | None) -> Can:
     if operands is None:
         return _EITHER
     homes = (known.child(parent, PartitionKey("field", canonical(o))) for o in operands)
-    return any(home is None for home in homes), True
+    return any(home is None or home.state not in _READABLE for home in homes), True
 
 
 def _equal_to(node: Node) -> list[bool | float | str] | None:

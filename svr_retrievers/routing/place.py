@@ -41,15 +41,18 @@ class Batch(Protocol):
 
 
 def field_value(field: str, metadata: Mapping[str, JsonValue], typed: Mapping[str, object]) -> object:
-    """The value that decides a placement: the declared one if there is one, else the metadata's."""
+    """The value that decides a placement: the declared one if there is one, else what filters see at the path.
+
+    A list on the way may hold several values; it is returned itself, for the level to refuse.
+    """
     if field in typed:
         return typed[field]
     here: JsonValue = dict(metadata)
     for step in field.split("."):
-        if not isinstance(here, dict):
-            return None
-        here = here.get(step)
-    return here if here is not None else metadata.get(field)
+        if isinstance(here, list):
+            return here
+        here = here.get(step) if isinstance(here, dict) else None
+    return here
 
 
 def check_placement(scheme: Scheme, metadata: Mapping[str, JsonValue], typed: Mapping[str, object]) -> None:

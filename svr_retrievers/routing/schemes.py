@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
 
 from svr_retrievers.errors import ConfigError, InputError
+from svr_retrievers.filters.equality import exact_integer
 from svr_retrievers.model import JsonValue, PartitionKey
 from svr_retrievers.names import check_text, stable_hash
 
@@ -25,13 +26,14 @@ _LABEL_CHARACTERS = 60
 def canonical(value: bool | float | str) -> str:
     """The text that stands for a field value in a partition key: equal values, equal text.
 
-    Numbers equal in Python share a key (1 and 1.0); a bool never equals a number.
+    Numbers that filters hold equal share a key (1 and 1.0, 1e23 and 10**23); a bool never equals a number.
     """
     if isinstance(value, bool):
         return "b:true" if value else "b:false"
     if isinstance(value, str):
         return f"s:{value}"
-    return f"n:{int(value)}" if value == int(value) else f"n:{value!r}"
+    whole = exact_integer(value) if isinstance(value, float) else value
+    return f"n:{int(whole)}" if whole is not None else f"n:{value!r}"
 
 
 def from_canonical(text: str) -> bool | float | str:
