@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -174,7 +175,7 @@ class MemoryBackend:
             Candidate(
                 *keys[i],
                 rows[i].text,
-                rows[i].metadata,
+                deepcopy(rows[i].metadata),
                 rows[i].version,
                 rows[i].partition,
                 float(distance[i]),
@@ -202,7 +203,7 @@ class MemoryBackend:
             Document(
                 id=key[1],
                 text=row.text,
-                metadata=dict(row.metadata),
+                metadata=deepcopy(row.metadata),
                 vector=row.vector.copy() if with_vectors else None,
                 namespace=key[0],
                 version=row.version,

@@ -127,9 +127,7 @@ class _Compiler:
             case Like(_, pattern):
                 return self._add(_JSON_LIKE, f"${path}[*]", pattern)
 
-    def _from_column(
-        self, node: Compare | In | IsNull | EqualsList | Like
-    ) -> sql.Composable:
+    def _from_column(self, node: Compare | In | IsNull | EqualsList | Like) -> sql.Composable:
         assert node.field is not None
         assert node.field_type is not None
         column = sql.SQL("s.{}").format(sql.Identifier(self.columns[node.field]))

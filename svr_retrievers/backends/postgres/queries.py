@@ -170,13 +170,35 @@ def delete_vectors(tables: Tables) -> sql.Composed:
     ).format(space=tables.space)
 
 
-def insert_vectors(tables: Tables, partition: int | None) -> sql.Composed:
-    """Copies the staged vectors to their partitions, straight into the one table when there is only one."""
+def delete_replaced(tables: Tables) -> sql.Composed:
+    """Removes the former vectors of staged keys, except those that the stage holds unchanged.
+
+    An unchanged vector stays where it is, so that its index entry need not be made again.
+    """
+    old, new = (
+        sql.SQL(", ").join([sql.SQL("{}.{}").format(sql.SQL(alias), c) for c in tables.field_columns])
+        for alias in ("s", "g")
+    )
+    comma = sql.SQL(", " if tables.columns else "")
+    return sql.SQL(
+        "delete from {space} s using unnest(%s::text[], %s::text[]) r(namespace, id), {stage} g"
+        " where s.part = any(%s::int[]) and s.namespace = r.namespace and s.id = r.id"
+        " and g.namespace = r.namespace and g.id = r.id"
+        " and (s.part, s.embedding{comma}{old}) is distinct from (g.part, g.embedding{comma}{new})"
+    ).format(space=tables.space, stage=tables.stage, comma=comma, old=old, new=new)
+
+
+def insert_vectors(tables: Tables, partition: int | None, *, some_stay: bool) -> sql.Composed:
+    """Copies the staged vectors to their partitions, straight into the one table when there is only one.
+
+    With `some_stay`, keys whose vector was left in place are passed over.
+    """
     fields = sql.SQL("").join([sql.SQL(", {}").format(c) for c in tables.field_columns])
     return sql.SQL(
         "insert into {target} (part, namespace, id{fields}, embedding)"
-        " select part, namespace, id{fields}, embedding from {stage}"
+        " select part, namespace, id{fields}, embedding from {stage}{conflict}"
     ).format(
+        conflict=sql.SQL(" on conflict do nothing" if some_stay else ""),
         target=tables.space if partition is None else tables.child(partition),
         fields=fields,
         stage=tables.stage,

@@ -31,9 +31,15 @@ async def upsert(
     await _stage(conn, tables, batch, partitions)
     cursor = await conn.execute(queries.upsert_documents(tables))
     replaced = await cursor.fetchall()
-    await _remove(conn, tables, [(row[0], row[1], row[2]) for row in replaced])
-    distinct = set(partitions)
-    await conn.execute(queries.insert_vectors(tables, distinct.pop() if len(distinct) == 1 else None))
+    if replaced:
+        former = (
+            [row[0] for row in replaced],
+            [row[1] for row in replaced],
+            sorted({row[2] for row in replaced}),
+        )
+        await conn.execute(queries.delete_replaced(tables), former)
+    only = partitions[0] if len(set(partitions)) == 1 else None
+    await conn.execute(queries.insert_vectors(tables, only, some_stay=bool(replaced)))
     changes = Counter(partitions)
     changes.subtract(Counter(int(row[2]) for row in replaced))
     known = {(row[0], row[1]) for row in replaced}
