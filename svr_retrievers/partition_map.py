@@ -32,7 +32,8 @@ class PartitionKey:
 
     kind: KeyKind
     value: str = ""
-    label: str = ""
+    label: str = field(default="", compare=False)
+    """How it is shown, as first seen: the values 1 and 1.0 are one key."""
 
 
 @dataclass(frozen=True, slots=True)

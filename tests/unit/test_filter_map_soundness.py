@@ -85,7 +85,7 @@ def _operators(values: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str,
 
 
 def _condition(name: str) -> st.SearchStrategy[dict[str, object]]:
-    values = TYPED[name] if name in TYPED else scalars
+    values = TYPED.get(name, scalars)
     optional = st.one_of(values, st.none()) if name in TYPED else values
     return st.one_of(optional, _operators(values)).map(lambda c: {name: c})
 
