@@ -1,32 +1,15 @@
-"""The blocking client: the asynchronous one, one line a method, over one background event loop.
-
-The loop runs in a daemon thread that all blocking clients of a process share. Calls wait for it from
-any thread, also under a running loop as in a notebook; `aio` gives the same calls as awaitables that
-work from any event loop. A call from the background loop itself would wait for itself and is refused.
-A forked child has no such thread: clients made before the fork are refused there, new ones work.
-"""
+"""The blocking collection: one line a method."""
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import os
-import threading
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy.typing as npt
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from svr_retrievers.backends.indexes import IndexSpec
-from svr_retrievers.client import AsyncSVRClient, IfExists
 from svr_retrievers.collection import AsyncCollection
 from svr_retrievers.embedding import AsyncEmbedder, Embedder
-from svr_retrievers.loopfree import Bridge, loop_free, loop_free_client
+from svr_retrievers.loopfree import Bridge, loop_free
 from svr_retrievers.model import (
     DEFAULT_NAMESPACE,
     AddResult,
@@ -40,136 +23,6 @@ from svr_retrievers.model import (
     VectorLike,
 )
 from svr_retrievers.routing.schemes import Scheme
-from svr_retrievers.settings import Settings
-
-
-class _Loop:
-    """The background event loop of this process, started when first needed."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        self._stack = contextlib.ExitStack()
-        self.portal: BlockingPortal = self._stack.enter_context(start_blocking_portal(name="svr-loop"))
-        self.thread: int = self.portal.call(threading.get_ident)
-        self.clients: weakref.WeakSet[SVRClient] = weakref.WeakSet()
-
-    def stop(self) -> None:
-        for client in list(self.clients):
-            with contextlib.suppress(Exception):
-                client.close()
-        self._stack.close()
-
-
-_lock = threading.Lock()
-_loop: _Loop | None = None
-
-
-def _running_loop() -> _Loop:
-    global _loop  # noqa: PLW0603 - one loop a process is the point
-    with _lock:
-        if _loop is None or _loop.pid != os.getpid():
-            _loop = _Loop()
-        return _loop
-
-
-def _forget_after_fork() -> None:
-    global _loop, _lock  # noqa: PLW0603 - the child starts without the parent's thread and lock
-    _loop = None
-    _lock = threading.Lock()
-
-
-@atexit.register
-def _stop_at_exit() -> None:
-    if _loop is not None and _loop.pid == os.getpid():
-        _loop.stop()
-
-
-os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-class SVRClient:
-    """The blocking face of AsyncSVRClient: same arguments, same errors. Safe for many threads.
-
-    Opens at once, so that a wrong URL fails here. Close it, or use it as a context manager; what is
-    still open when the interpreter ends is closed then.
-    """
-
-    def __init__(
-        self, url: str | None = None, *, path: str | Path | None = None, settings: Settings | None = None
-    ) -> None:
-        self._async = AsyncSVRClient(url, path=path, settings=settings)
-        self._bridge = Bridge(_running_loop())
-        self._bridge.run(self._async.open)
-        _running_loop().clients.add(self)
-
-    @property
-    def aio(self) -> AsyncSVRClient:
-        """The same client for `await`, from any event loop."""
-        return loop_free_client(self._async, self._bridge)
-
-    @property
-    def url(self) -> str:
-        return self._async.url
-
-    @property
-    def backend(self) -> str:
-        return self._async.backend
-
-    @property
-    def settings(self) -> Settings:
-        return self._async.settings
-
-    def __repr__(self) -> str:
-        return f"SVRClient({self.url!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._bridge.run(self._async.close)
-
-    def create_collection(
-        self,
-        name: str,
-        *,
-        dimensions: int | None = None,
-        metric: Metric | str = Metric.COSINE,
-        partition_by: Scheme | None = None,
-        filter_fields: Mapping[str, object] | None = None,
-        index: IndexSpec | None = None,
-        embedder: Embedder | AsyncEmbedder | None = None,
-        if_exists: IfExists = "error",
-    ) -> Collection:
-        made = self._bridge.run(
-            partial(
-                self._async.create_collection,
-                name,
-                dimensions=dimensions,
-                metric=metric,
-                partition_by=partition_by,
-                filter_fields=filter_fields,
-                index=index,
-                embedder=embedder,
-                if_exists=if_exists,
-            )
-        )
-        return Collection(made, self._bridge)
-
-    def collection(self, name: str, *, embedder: Embedder | AsyncEmbedder | None = None) -> Collection:
-        return Collection(
-            self._bridge.run(partial(self._async.collection, name, embedder=embedder)), self._bridge
-        )
-
-    def list_collections(self) -> list[str]:
-        return self._bridge.run(self._async.list_collections)
-
-    def drop_collection(self, name: str, *, missing_ok: bool = False) -> None:
-        self._bridge.run(partial(self._async.drop_collection, name, missing_ok=missing_ok))
 
 
 class Collection:

@@ -1,0 +1,107 @@
+"""The blocking client: one line a method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from svr_retrievers.backends.indexes import IndexSpec
+from svr_retrievers.blocking.collection import Collection
+from svr_retrievers.blocking.loop import running_loop
+from svr_retrievers.client import AsyncSVRClient, IfExists
+from svr_retrievers.embedding import AsyncEmbedder, Embedder
+from svr_retrievers.loopfree import Bridge, loop_free_client
+from svr_retrievers.model import (
+    Metric,
+)
+from svr_retrievers.routing.schemes import Scheme
+from svr_retrievers.settings import Settings
+
+
+class SVRClient:
+    """The blocking face of AsyncSVRClient: same arguments, same errors. Safe for many threads.
+
+    Opens at once, so that a wrong URL fails here. Close it, or use it as a context manager; what is
+    still open when the interpreter ends is closed then.
+    """
+
+    def __init__(
+        self, url: str | None = None, *, path: str | Path | None = None, settings: Settings | None = None
+    ) -> None:
+        self._async = AsyncSVRClient(url, path=path, settings=settings)
+        loop = running_loop()
+        self._bridge = Bridge(loop)
+        self._bridge.run(self._async.open)
+        loop.adopt(self)
+
+    @property
+    def aio(self) -> AsyncSVRClient:
+        """The same client for `await`, from any event loop."""
+        return loop_free_client(self._async, self._bridge)
+
+    @property
+    def url(self) -> str:
+        return self._async.url
+
+    @property
+    def backend(self) -> str:
+        return self._async.backend
+
+    @property
+    def settings(self) -> Settings:
+        return self._async.settings
+
+    def __repr__(self) -> str:
+        return f"SVRClient({self.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._bridge.run(self._async.close)
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        dimensions: int | None = None,
+        metric: Metric | str = Metric.COSINE,
+        partition_by: Scheme | None = None,
+        filter_fields: Mapping[str, object] | None = None,
+        index: IndexSpec | None = None,
+        embedder: Embedder | AsyncEmbedder | None = None,
+        if_exists: IfExists = "error",
+    ) -> Collection:
+        made = self._bridge.run(
+            partial(
+                self._async.create_collection,
+                name,
+                dimensions=dimensions,
+                metric=metric,
+                partition_by=partition_by,
+                filter_fields=filter_fields,
+                index=index,
+                embedder=embedder,
+                if_exists=if_exists,
+            )
+        )
+        return Collection(made, self._bridge)
+
+    def collection(self, name: str, *, embedder: Embedder | AsyncEmbedder | None = None) -> Collection:
+        return Collection(
+            self._bridge.run(partial(self._async.collection, name, embedder=embedder)), self._bridge
+        )
+
+    def list_collections(self) -> list[str]:
+        return self._bridge.run(self._async.list_collections)
+
+    def drop_collection(self, name: str, *, missing_ok: bool = False) -> None:
+        self._bridge.run(partial(self._async.drop_collection, name, missing_ok=missing_ok))

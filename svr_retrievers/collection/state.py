@@ -1,0 +1,174 @@
+"""What every call on a collection needs: its settings, its newest map, its checked arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from svr_retrievers import documents as checks
+from svr_retrievers.backends.protocol import (
+    Backend,
+    CollectionRef,
+    Selection,
+    StaleMap,
+)
+from svr_retrievers.embedding import AsyncEmbedder, Embedder, embed_query
+from svr_retrievers.errors import InputError, WriteConflict
+from svr_retrievers.filters import ALL, Node, parse
+from svr_retrievers.model import (
+    Metric,
+    PartitionMap,
+    Vector,
+)
+from svr_retrievers.names import check_key, check_text
+from svr_retrievers.routing.filter_map import matching
+from svr_retrievers.routing.plan import Planned, Wish
+from svr_retrievers.routing.schemes import Scheme
+from svr_retrievers.search.execute import Engine, View
+from svr_retrievers.search.request import Request
+from svr_retrievers.settings import Settings
+
+MAP_RETRIES = 10
+_T = TypeVar("_T")
+
+
+class CollectionState:
+    """A collection with the view of its partitions that this client has last seen."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        ref: CollectionRef,
+        view: View,
+        settings: Settings,
+        embedder: Embedder | AsyncEmbedder | None = None,
+    ) -> None:
+        self._backend = backend
+        self._ref = ref
+        self._view = view
+        self._settings = settings
+        self._engine = Engine(backend, ref, settings.fan_out_concurrency)
+        self.embedder = embedder
+
+    @property
+    def name(self) -> str:
+        return self._ref.config.name
+
+    @property
+    def dimensions(self) -> int:
+        return self._ref.config.dimensions
+
+    @property
+    def metric(self) -> Metric:
+        return self._ref.config.metric
+
+    @property
+    def partition_by(self) -> Scheme | None:
+        return self._ref.config.scheme
+
+    @property
+    def filter_fields(self) -> dict[str, object]:
+        """The declared filter fields and their Python types."""
+        return {name: kind.python_type for name, kind in self._ref.config.fields.items()}
+
+    @property
+    def partitions(self) -> PartitionMap:
+        """The partition map as last seen by this client."""
+        return self._view.map
+
+    def __repr__(self) -> str:
+        scheme = f", partition_by={self.partition_by!r}" if self.partition_by else ""
+        size = f"{len(self.partitions)} partitions, {self.partitions.rows} rows"
+        what = f"{self.name!r}, dimensions={self.dimensions}, {self.metric.value}{scheme}"
+        return f"{type(self).__name__}({what}, {size})"
+
+    def _node(self, filter: Mapping[str, object] | None) -> Node:
+        return parse(filter, self._ref.config.fields) if filter is not None else ALL
+
+    def _wish(self, request: Request) -> Wish:
+        return Wish(
+            filter=self._node(request.filter),
+            namespace=request.namespace,
+            partitions=request.partitions,
+            nprobe=request.nprobe,
+            recall_target=request.recall_target,
+            exact=request.exact,
+        )
+
+    async def _query_vector(self, request: Request) -> Vector:
+        if request.text is None:
+            vector = checks.one_vector(request.vector, self.dimensions, "vector")
+        elif self.embedder is None:
+            raise InputError(
+                "text needs an embedder, and the collection was opened without one.",
+                hint="Open it with embedder=..., or search by vector.",
+            )
+        else:
+            made = await embed_query(self.embedder, request.text)
+            vector = checks.one_vector(made, self.dimensions, "the embedder's vector")
+        fault = checks.vector_fault(vector, self.metric)
+        if fault is not None:
+            raise InputError(fault)
+        return vector
+
+    def _selection(
+        self, filter: Mapping[str, object] | None, ids: Sequence[str] | None, namespace: str
+    ) -> Selection:
+        check_key(namespace, "namespace")
+        if ids is None:
+            return Selection(namespace, self._node(filter))
+        if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+            raise InputError(
+                f"ids must be a list of ids, not {type(ids).__name__}.", hint="Wrap a single id: [id]."
+            )
+        listed = list(ids)
+        for doc_id in listed:
+            if not isinstance(doc_id, str):
+                raise InputError(
+                    f"ids must hold text, not {type(doc_id).__name__}.", hint="Ids are text: str(id)."
+                )
+        storable = [i for i in dict.fromkeys(listed) if _storable(i)]
+        return Selection(namespace, self._node(filter), storable)
+
+    def _narrowed(self, view: View, which: Selection) -> Selection:
+        """The selection restricted to the partitions that can hold a match."""
+        found = matching(self._ref.config.scheme, view.map, which.filter, which.namespace)
+        if found is None:
+            return which
+        return Selection(which.namespace, which.filter, which.ids, tuple(leaf.id for leaf, _ in found))
+
+    async def _planned(self, wish: Wish, query: Vector | None) -> Planned:
+        await self._reload()
+        return await self._engine.route(self._view, wish, query)
+
+    async def _reload(self) -> None:
+        self._adopt(View(await self._backend.load_map(self._ref), self.metric))
+
+    def _adopt(self, view: View) -> None:
+        """Later calls start from this view, unless another task has meanwhile seen a newer map."""
+        if view.map.generation >= self._view.map.generation:
+            self._view = view
+
+    async def _on_current_map(self, call: Callable[[View], Awaitable[_T]]) -> _T:
+        """Runs `call` with the current map, again with a newer one each time the map has moved on."""
+        for _ in range(MAP_RETRIES):
+            try:
+                return await call(self._view)
+            except StaleMap:
+                await self._reload()
+        raise self._conflict()
+
+    @staticmethod
+    def _conflict() -> WriteConflict:
+        return WriteConflict(
+            f"The partition map changed {MAP_RETRIES} times under one call.",
+            hint="Many partitions are being created at once; try again in a moment.",
+        )
+
+
+def _storable(doc_id: str) -> bool:
+    """Whether such an id can have been stored; one that cannot is simply not found."""
+    try:
+        return bool(check_text(doc_id, "id"))
+    except InputError:
+        return False

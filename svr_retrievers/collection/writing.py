@@ -1,0 +1,135 @@
+"""Adding, replacing and deleting documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy.typing as npt
+
+from svr_retrievers import documents as checks
+from svr_retrievers import placing, statistics
+from svr_retrievers.backends.protocol import (
+    Batch,
+    StaleMap,
+)
+from svr_retrievers.collection.state import MAP_RETRIES, CollectionState
+from svr_retrievers.concurrency import off_loop
+from svr_retrievers.embedding import embed_documents
+from svr_retrievers.errors import InputError
+from svr_retrievers.model import (
+    DEFAULT_NAMESPACE,
+    AddResult,
+    Document,
+    Outcome,
+    PartitionMap,
+    Vector,
+)
+from svr_retrievers.names import check_key
+from svr_retrievers.search.execute import View
+
+
+class CollectionWrites(CollectionState):
+    """The calls that change a collection: each all or nothing, whatever the map does meanwhile."""
+
+    async def add(
+        self,
+        documents: Iterable[Document],
+        *,
+        vectors: npt.ArrayLike | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+    ) -> AddResult:
+        """Inserts or replaces documents by `(namespace, id)`, all of them or none.
+
+        `vectors` of shape (documents, dimensions) stands for the documents' own. Documents without a vector are
+        embedded from their text. A document whose partition key changed moves in the same transaction.
+
+        Raises:
+            BatchError: some documents cannot be stored; `problems` names each. Nothing was written.
+            EmbeddingFailed: the embedder failed. Nothing was written.
+        """
+        check_key(namespace, "namespace")
+        given = checks.as_documents(documents)
+        embeds = self.embedder is not None
+        draft, array, missing = await off_loop(
+            len(given), checks.check_all, given, vectors, self._ref.config, namespace, embeds=embeds
+        )
+        if missing:
+            array[missing] = await self._embedded([given[i].text for i in missing])
+            checks.check_vectors(array, [d.id for d in given], self.metric, draft)
+            draft.check()
+        return await self._write(draft.batch(array)) if given else AddResult(())
+
+    async def _embedded(self, texts: list[str]) -> Vector:
+        assert self.embedder is not None
+        made = await embed_documents(self.embedder, texts)
+        checks.one_vector(made[0], self.dimensions, "the embedder's vector")
+        return made
+
+    async def _write(self, batch: Batch) -> AddResult:
+        for _ in range(MAP_RETRIES):
+            try:
+                view, places = await placing.ensure_places(self._backend, self._ref, self._view, batch)
+                self._adopt(view)
+                written = await self._backend.upsert(self._ref, view.map, batch, places)
+            except StaleMap:
+                await self._reload()
+                continue
+            outcomes = [
+                Outcome(ns, doc_id, "inserted" if new else "updated", view.path(place))
+                for ns, doc_id, new, place in zip(
+                    batch.namespaces, batch.ids, written.inserted, places, strict=True
+                )
+            ]
+            await self._after_write(view, written.rows)
+            return AddResult(outcomes)
+        raise self._conflict()
+
+    async def _after_write(self, view: View, rows: Mapping[int, int]) -> None:
+        """Counts, centroids and indexes follow the rows; a concurrent change of the map postpones them."""
+        try:
+            self._adopt(await statistics.after_write(self._backend, self._ref, view, rows))
+        except StaleMap:
+            await self._reload()
+
+    async def delete(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        filter: Mapping[str, object] | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+    ) -> int:
+        """Deletes by ids, by filter, or what satisfies both; the number deleted. `ids=[]` deletes nothing.
+
+        Raises:
+            InputError: when neither is given: deleting everything is `clear()`.
+        """
+        if ids is None and filter is None:
+            raise InputError(
+                "delete() needs ids or a filter.", hint="clear() deletes every document of a namespace."
+            )
+        which = self._selection(filter, ids, namespace)
+        if ids is not None and not which.ids:
+            return 0
+        return await self._on_current_map(
+            lambda v: self._backend.delete(self._ref, v.map, self._narrowed(v, which))
+        )
+
+    async def clear(self, *, namespace: str = DEFAULT_NAMESPACE) -> int:
+        """Deletes every document of the namespace; the number deleted."""
+        which = self._selection(None, None, namespace)
+        return await self._on_current_map(
+            lambda v: self._backend.delete(self._ref, v.map, self._narrowed(v, which))
+        )
+
+    async def refresh(self) -> PartitionMap:
+        """Counts rows, recomputes centroids and calibration, builds missing indexes; the new map."""
+        for _ in range(MAP_RETRIES):
+            try:
+                await self._reload()
+                await self._backend.recount(self._ref, self._view.map)
+                view = await statistics.refresh(self._backend, self._ref)
+            except StaleMap:
+                continue
+            self._adopt(view)
+            return view.map
+        raise self._conflict()
