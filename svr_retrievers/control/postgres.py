@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.backends.protocol import CollectionConfig, CollectionRef, MapState, NewPartition, StaleMap
+from svr_retrievers.control import records
 from svr_retrievers.errors import CollectionExists, CollectionNotFound, SchemaTooNew
 from svr_retrievers.filters import FieldType
 from svr_retrievers.model import (
@@ -103,7 +104,7 @@ class Catalog:
             self.statement(
                 "insert into {collections} (name, config) values (%s, %s) on conflict (name) do nothing returning id"
             ),
-            (config.name, Jsonb(_config_json(config))),
+            (config.name, Jsonb(records.config_json(config))),
         )
         row = await cursor.fetchone()
         if row is None:
@@ -121,7 +122,7 @@ class Catalog:
             raise CollectionNotFound(
                 f"There is no collection {name!r}.", hint="Create it with create_collection()."
             )
-        return CollectionRef(int(row[0]), _config_of(name, row[1]))
+        return CollectionRef(int(row[0]), records.config_of(name, row[1]))
 
     async def list_collections(self, conn: Connection) -> list[str]:
         cursor = await conn.execute(self.statement("select name from {collections} order by name"))
@@ -152,8 +153,8 @@ class Catalog:
         rows = await cursor.fetchall()
         if not rows:
             raise _dropped(ref)
-        partitions = [_partition(row[2:], ref.config.dimensions) for row in rows if row[2] is not None]
-        return MapState(PartitionMap(int(rows[0][0]), partitions), _calibration_of(rows[0][1]))
+        partitions = [records.partition(row[2:], ref.config.dimensions) for row in rows if row[2] is not None]
+        return MapState(PartitionMap(int(rows[0][0]), partitions), records.calibration_of(rows[0][1]))
 
     async def fence(
         self, conn: Connection, ref: CollectionRef, known: PartitionMap, *, change: bool = False
@@ -182,7 +183,7 @@ class Catalog:
         await conn.execute(self.statement("select 1 from {collections} where id = %s for update"), (ref.id,))
         return await self.load_map(conn, ref)
 
-    async def insert_partition(self, conn: Connection, ref: CollectionRef, new: NewPartition) -> int:
+    async def insertrecords.partition(self, conn: Connection, ref: CollectionRef, new: NewPartition) -> int:
         stats = new.stats
         cursor = await conn.execute(
             self.statement(
@@ -191,7 +192,7 @@ class Catalog:
             ),
             (
                 ref.id, new.parent, new.key.kind, new.key.value, new.key.label, new.path, new.leaf,
-                _bytes(stats.centroids), _bytes(stats.spread),
+                records.bytes(stats.centroids), records.bytes(stats.spread),
             ),
         )  # fmt: skip
         row = await cursor.fetchone()
@@ -239,14 +240,14 @@ class Catalog:
                     " where id = %s and collection = %s"
                 ),
                 [
-                    (_bytes(s.centroids), _bytes(s.spread), s.rows_at_refresh, i, ref.id)
+                    (records.bytes(s.centroids), records.bytes(s.spread), s.rows_at_refresh, i, ref.id)
                     for i, s in stats.items()
                 ],
             )
             if calibration is not None:
                 await conn.execute(
                     self.statement("update {collections} set calibration = %s where id = %s"),
-                    (Jsonb(_calibration_json(calibration)), ref.id),
+                    (Jsonb(records.calibration_json(calibration)), ref.id),
                 )
             await self.next_generation(conn, ref)
 
@@ -274,73 +275,3 @@ def _migrations() -> list[tuple[str, str]]:
     folder = resources.files("svr_retrievers.control") / "sql"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
     return [(f.name, f.read_text(encoding="utf-8")) for f in files]
-
-
-def _bytes(array: Vector | None) -> bytes | None:
-    return None if array is None else np.ascontiguousarray(array, dtype="<f4").tobytes()
-
-
-def _array(body: bytes | None, columns: int | None) -> Vector | None:
-    if body is None:
-        return None
-    flat = np.frombuffer(body, dtype="<f4").astype(np.float32)
-    return flat if columns is None else flat.reshape(-1, columns)
-
-
-def _partition(row: Sequence[object], dimensions: int) -> Partition:
-    (pid, parent, kind, value, label, path, state, indexed, rows, refreshed, centroids, spread) = row
-    stats = PartitionStats(
-        rows=max(0, cast("int", rows)),
-        centroids=_array(cast("bytes | None", centroids), dimensions),
-        spread=_array(cast("bytes | None", spread), None),
-        rows_at_refresh=cast("int", refreshed),
-        indexed=bool(indexed),
-    )
-    key = PartitionKey(cast("KeyKind", kind), str(value), str(label))
-    return Partition(
-        cast("int", pid), str(path), key, cast("int | None", parent), PartitionState(str(state)), stats
-    )
-
-
-def _config_json(config: CollectionConfig) -> dict[str, JsonValue]:
-    return {
-        "dimensions": config.dimensions,
-        "metric": config.metric.value,
-        "scheme": cast("JsonValue", config.scheme.to_json()) if config.scheme else None,
-        "fields": [[name, kind.value] for name, kind in config.fields.items()],
-        "index": config.index.to_json(),
-    }
-
-
-def _config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
-    scheme = body["scheme"]
-    fields = cast("list[list[str]]", body["fields"])
-    return CollectionConfig(
-        name=name,
-        dimensions=cast("int", body["dimensions"]),
-        metric=Metric(str(body["metric"])),
-        scheme=Scheme.from_json(cast("list[Mapping[str, JsonValue]]", scheme)) if scheme else None,
-        fields={field: FieldType(kind) for field, kind in fields},
-        index=IndexSpec.from_json(cast("Mapping[str, JsonValue]", body["index"])),
-    )
-
-
-def _calibration_json(calibration: Calibration) -> dict[str, JsonValue]:
-    return {
-        "temperature": calibration.temperature,
-        "masses": [[target, mass] for target, mass in calibration.masses.items()],
-        "rows": calibration.rows,
-    }
-
-
-def _calibration_of(body: Mapping[str, JsonValue] | None) -> Calibration | None:
-    if body is None:
-        return None
-    return Calibration(
-        cast("float", body["temperature"]),
-        dict(cast("list[tuple[float, float]]", body["masses"])),
-        cast("int", body["rows"]),
-    )
-
-
-__all__ = ["Catalog", "Connection"]
