@@ -7,31 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import LiteralString, cast
+from typing import LiteralString
 
-import numpy as np
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
-from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.backends.protocol import CollectionConfig, CollectionRef, MapState, NewPartition, StaleMap
 from svr_retrievers.control import records
 from svr_retrievers.errors import CollectionExists, CollectionNotFound, SchemaTooNew
-from svr_retrievers.filters import FieldType
 from svr_retrievers.model import (
-    JsonValue,
-    KeyKind,
-    Metric,
-    Partition,
-    PartitionKey,
     PartitionMap,
-    PartitionState,
     PartitionStats,
-    Vector,
 )
 from svr_retrievers.routing.probe import Calibration
-from svr_retrievers.routing.schemes import Scheme
 
 Connection = AsyncConnection[TupleRow]
 _MIGRATION_LOCK = 0x5356525F4D4947  # "SVR_MIG": one migration at a time in a database
@@ -183,7 +172,7 @@ class Catalog:
         await conn.execute(self.statement("select 1 from {collections} where id = %s for update"), (ref.id,))
         return await self.load_map(conn, ref)
 
-    async def insertrecords.partition(self, conn: Connection, ref: CollectionRef, new: NewPartition) -> int:
+    async def insert_partition(self, conn: Connection, ref: CollectionRef, new: NewPartition) -> int:
         stats = new.stats
         cursor = await conn.execute(
             self.statement(
@@ -192,7 +181,7 @@ class Catalog:
             ),
             (
                 ref.id, new.parent, new.key.kind, new.key.value, new.key.label, new.path, new.leaf,
-                records.bytes(stats.centroids), records.bytes(stats.spread),
+                records.packed(stats.centroids), records.packed(stats.spread),
             ),
         )  # fmt: skip
         row = await cursor.fetchone()
@@ -240,7 +229,7 @@ class Catalog:
                     " where id = %s and collection = %s"
                 ),
                 [
-                    (records.bytes(s.centroids), records.bytes(s.spread), s.rows_at_refresh, i, ref.id)
+                    (records.packed(s.centroids), records.packed(s.spread), s.rows_at_refresh, i, ref.id)
                     for i, s in stats.items()
                 ],
             )

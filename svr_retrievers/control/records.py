@@ -24,7 +24,7 @@ from svr_retrievers.routing.probe import Calibration
 from svr_retrievers.routing.schemes import Scheme
 
 
-def bytes(array: Vector | None) -> bytes | None:
+def packed(array: Vector | None) -> bytes | None:
     return None if array is None else np.ascontiguousarray(array, dtype="<f4").tobytes()
 
 
