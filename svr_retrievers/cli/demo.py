@@ -54,22 +54,23 @@ def demo(
     """
     from svr_retrievers.backends.postgres.connection import translated
     from svr_retrievers.demo.postgres_table import SharedTable
-    from svr_retrievers.demo.prepare import Options
+    from svr_retrievers.demo.prepare import Options, Stores
     from svr_retrievers.demo.report import Bars, show
     from svr_retrievers.demo.run import run
+    from svr_retrievers.embedding.local import WordLlamaEmbedder
 
     options = Options(path, fresh, limit, questions)
     for file in (json, svg):
         _check_writable(file)
-    out = console()
-    store = Store(url, data_path)
-    address = store.database_url(Settings.load())
+    source, embedder = options.source(), WordLlamaEmbedder()
+    address = Store(url, data_path).database_url(Settings.load())
     if address.startswith("memory:"):
         raise InputError(
             "The demo compares with a pgvector table.", hint="Leave --url out, or give postgresql://..."
         )
+    out = console()
     with SVRClient(address) as client, translated(), SharedTable(address) as table:
-        findings = run(client, table, options, Bars(out))
+        findings = run(Stores(client, table), source, embedder, options, Bars(out))
     show(findings, out, store=_again(url, data_path))
     if json is not None:
         json.write_text(json_format.dumps(findings.to_json(), indent=2) + "\n", "utf-8")

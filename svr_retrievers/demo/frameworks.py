@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,44 +19,66 @@ LLAMA_INDEX = "LlamaIndex"
 
 @dataclass(frozen=True, slots=True)
 class Through:
-    """What a framework's retriever answered, or the command that installs its adapter."""
+    """What a framework's store answered, or why it did not: the command that installs it, or its failure."""
 
     framework: str
     call: str
     ids: tuple[str, ...] = ()
     install: str = ""
+    failure: str = ""
 
 
-def ask_all(client: SVRClient, embedder: Embedder, text: str, where: Where, limit: int) -> list[Through]:
-    return [
-        _langchain(client, embedder, text, where, limit),
-        _llama_index(client, embedder, text, where, limit),
-    ]
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """The question as every framework gets it."""
+
+    client: SVRClient
+    embedder: Embedder
+    dimensions: int
+    text: str
+    where: Where
+    limit: int
 
 
-def _langchain(client: SVRClient, embedder: Embedder, text: str, where: Where, limit: int) -> Through:
-    call = "SVRVectorStore.similarity_search(question, filter=...)"
+def ask_all(asking: Asking) -> tuple[Through, ...]:
+    return (
+        _through(
+            Through(LANGCHAIN, "SVRVectorStore.similarity_search(question, filter=...)"),
+            "pip install langchain-svr",
+            lambda: _langchain(asking),
+        ),
+        _through(
+            Through(LLAMA_INDEX, "SVRVectorStore.query(VectorStoreQuery(...))"),
+            "pip install llama-index-vector-stores-svr",
+            lambda: _llama_index(asking),
+        ),
+    )
+
+
+def _through(through: Through, install: str, ask: Callable[[], tuple[str, ...]]) -> Through:
     try:
-        module = import_module("langchain_svr")
+        return replace(through, ids=ask())
     except ImportError:
-        return Through(LANGCHAIN, call, install="pip install langchain-svr")
-    store = module.SVRVectorStore(embedder, collection=COLLECTION, client=client)
-    found = store.similarity_search(text, k=limit, filter=dict(where))
-    return Through(LANGCHAIN, call, tuple(document.id for document in found))
+        return replace(through, install=install)
+    except Exception as error:  # noqa: BLE001 - an adapter of another release must not cost the rest of the report
+        return replace(through, failure=f"{type(error).__name__}: {error}")
 
 
-def _llama_index(client: SVRClient, embedder: Embedder, text: str, where: Where, limit: int) -> Through:
-    call = "SVRVectorStore.query(VectorStoreQuery(...))"
-    try:
-        module = import_module("llama_index.vector_stores.svr")
-        types = import_module("llama_index.core.vector_stores.types")
-    except ImportError:
-        return Through(LLAMA_INDEX, call, install="pip install llama-index-vector-stores-svr")
-    store = module.SVRVectorStore(collection=COLLECTION, client=client)
-    conditions = [types.MetadataFilter(key=name, value=value) for name, value in where.items()]
+def _langchain(asking: Asking) -> tuple[str, ...]:
+    module = import_module("langchain_svr")
+    store = module.SVRVectorStore(asking.embedder, collection=COLLECTION, client=asking.client)
+    found = store.similarity_search(asking.text, k=asking.limit, filter=dict(asking.where))
+    return tuple(document.id for document in found)
+
+
+def _llama_index(asking: Asking) -> tuple[str, ...]:
+    module = import_module("llama_index.vector_stores.svr")
+    types = import_module("llama_index.core.vector_stores.types")
+    store = module.SVRVectorStore(collection=COLLECTION, dimensions=asking.dimensions, client=asking.client)
+    conditions = [types.MetadataFilter(key=name, value=value) for name, value in asking.where.items()]
     query = types.VectorStoreQuery(
-        query_embedding=[float(x) for x in embedder.embed_query(text)],
-        similarity_top_k=limit,
+        query_embedding=[float(x) for x in asking.embedder.embed_query(asking.text)],
+        similarity_top_k=asking.limit,
         filters=types.MetadataFilters(filters=conditions),
     )
-    return Through(LLAMA_INDEX, call, tuple(store.query(query).ids or ()))
+    return tuple(store.query(query).ids or ())

@@ -49,6 +49,9 @@ class Options:
         if self.questions < 1:
             raise InputError(f"--questions must be at least 1, not {self.questions}.")
 
+    def source(self) -> Source:
+        return standard_library_corpus() if self.path is None else folder_corpus(self.path)
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -64,13 +67,21 @@ class Prepared:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def prepare(client: SVRClient, table: SharedTable, options: Options, progress: Progress) -> Prepared:
-    source = standard_library_corpus() if options.path is None else folder_corpus(options.path)
-    embedder = WordLlamaEmbedder()
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where the demo works: a client, and a connection to the same database for the plain tables."""
+
+    client: SVRClient
+    table: SharedTable
+
+
+def prepare(
+    stores: Stores, source: Source, embedder: WordLlamaEmbedder, options: Options, progress: Progress
+) -> Prepared:
     fingerprint = f"{source.fingerprint(options.limit)} {embedder!r}"
-    facts = {} if options.fresh else table.facts()
+    facts = {} if options.fresh else stores.table.facts()
     if facts.get("fingerprint") == fingerprint:
-        found = _stored(client, table, embedder)
+        found = _stored(stores, embedder)
         if found is not None:
             collection, truth = found
             return Prepared(
@@ -82,24 +93,21 @@ def prepare(client: SVRClient, table: SharedTable, options: Options, progress: P
                 collection=collection,
                 embedder=embedder,
             )
-    return _store(client, table, source, options, embedder, progress, fingerprint)
+    return _store(stores, source, options, embedder, progress, fingerprint)
 
 
-def _stored(
-    client: SVRClient, table: SharedTable, embedder: WordLlamaEmbedder
-) -> tuple[Collection, Truth] | None:
+def _stored(stores: Stores, embedder: WordLlamaEmbedder) -> tuple[Collection, Truth] | None:
     """What an earlier run left, if the collection is still whole."""
     try:
-        collection = client.collection(routed.COLLECTION, embedder=embedder)
+        collection = stores.client.collection(routed.COLLECTION, embedder=embedder)
     except CollectionNotFound:
         return None
-    documents, vectors = table.read()
+    documents, vectors = stores.table.read()
     return (collection, Truth(documents, vectors)) if collection.count() == len(documents) else None
 
 
 def _store(
-    client: SVRClient,
-    table: SharedTable,
+    stores: Stores,
     source: Source,
     options: Options,
     embedder: WordLlamaEmbedder,
@@ -107,7 +115,7 @@ def _store(
     fingerprint: str,
 ) -> Prepared:
     seconds: dict[str, float] = {}
-    table.drop()
+    stores.table.drop()
     with progress.step("Reading") as on_step, _timed(seconds, "read"):
         corpus = source.read(on_step).limited(options.limit)
     documents = tuple(sorted(corpus.documents, key=lambda d: d.id))
@@ -115,10 +123,12 @@ def _store(
         vectors = _embedded(embedder, documents, on_step)
     total = len(documents)
     with progress.step("Storing behind one shared index") as on_step, _timed(seconds, "store_shared"):
-        table.fill(documents, vectors, lambda done: on_step(done, total))
+        stores.table.fill(documents, vectors, lambda done: on_step(done, total))
     with progress.step("Storing behind routed partitions") as on_step, _timed(seconds, "store_routed"):
-        collection = routed.fill(client, documents, vectors, embedder, lambda done: on_step(done, total))
-    table.remember({"fingerprint": fingerprint, "files": corpus.files, "skipped": corpus.skipped})
+        collection = routed.fill(
+            stores.client, documents, vectors, embedder, lambda done: on_step(done, total)
+        )
+    stores.table.remember({"fingerprint": fingerprint, "files": corpus.files, "skipped": corpus.skipped})
     truth = Truth(documents, vectors)
     return Prepared(
         corpus.name, corpus.files, corpus.skipped, warm=False, truth=truth, collection=collection,

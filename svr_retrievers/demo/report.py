@@ -222,6 +222,8 @@ def _explain_line(answer: Answer) -> str:
 def _through_line(answer: Answer, through: Through) -> str:
     if through.install:
         return f"not installed; run: {through.install}"
+    if through.failure:
+        return f"failed: {through.failure}"
     if through.ids == answer.result.ids:
         return f"the same answers, from {through.call}"
     return f"other answers, from {through.call}: {', '.join(through.ids)}"

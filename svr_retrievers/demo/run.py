@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from svr_retrievers.demo import frameworks
 from svr_retrievers.demo.compare import CaseResult, OnAsk, Where, cases, measure
+from svr_retrievers.demo.corpus import Source
 from svr_retrievers.demo.frameworks import Through
 from svr_retrievers.demo.postgres_table import SharedTable
-from svr_retrievers.demo.prepare import Options, Prepared, Progress, prepare
+from svr_retrievers.demo.prepare import Options, Prepared, Progress, Stores, prepare
 from svr_retrievers.demo.questions import Question, questions_for, shown_question
 from svr_retrievers.demo.routed import RoutedWay
+from svr_retrievers.embedding.local import WordLlamaEmbedder
 from svr_retrievers.model import Explanation, PartitionMap, SearchResult
 
 if TYPE_CHECKING:
@@ -71,18 +73,20 @@ class Findings:
         }
 
 
-def run(client: SVRClient, table: SharedTable, options: Options, progress: Progress) -> Findings:
+def run(
+    stores: Stores, source: Source, embedder: WordLlamaEmbedder, options: Options, progress: Progress
+) -> Findings:
     started = time.perf_counter()
-    prepared = prepare(client, table, options, progress)
+    prepared = prepare(stores, source, embedder, options, progress)
     began = time.perf_counter()
     with progress.step("Asking") as on_ask:
-        results = compare(prepared, table, options, on_ask)
+        results = compare(prepared, stores.table, options, on_ask)
     asked = time.perf_counter() - began
-    answer = _answered(client, prepared, mine=options.path is not None)
+    answer = _answered(stores.client, prepared, mine=options.path is not None)
     return Findings(
         prepared=prepared,
         questions=options.questions,
-        versions=table.versions(),
+        versions=stores.table.versions(),
         results=tuple(results),
         partitions=prepared.collection.partitions,
         answer=answer,
@@ -105,17 +109,17 @@ def _answered(client: SVRClient, prepared: Prepared, *, mine: bool) -> Answer:
     collection = prepared.collection
     question = shown_question(prepared.truth.documents, mine=mine)
     where: dict[str, object] = {"category": question.category}
+    narrowed = {"category": question.category}
+    asking = frameworks.Asking(
+        client, prepared.embedder, collection.dimensions, question.text, narrowed, SHOWN
+    )
     return Answer(
         question=question,
-        where={"category": question.category},
+        where=narrowed,
         result=collection.search(text=question.text, filter=where, limit=SHOWN),
         explanation=collection.explain(text=question.text, filter=where, limit=SHOWN, analyze=True),
         partitions=len(collection.partitions),
-        through=tuple(
-            frameworks.ask_all(
-                client, prepared.embedder, question.text, {"category": question.category}, SHOWN
-            )
-        ),
+        through=frameworks.ask_all(asking),
     )
 
 
