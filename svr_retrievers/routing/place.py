@@ -78,6 +78,11 @@ class Placement:
         self._leaves: dict[Keys, Partition | None] = {}
         self._siblings: dict[int | None, int] = {}
         self._wanted: dict[Keys, set[PartitionKey]] = {}
+        self._listed = (
+            [level.listed if isinstance(level, FieldLevel) else () for level in scheme.levels]
+            if scheme
+            else []
+        )
 
     def leaf(self, keys: Keys) -> Partition | None:
         if keys not in self._leaves:
@@ -112,7 +117,11 @@ class Placement:
         """Whether policy lets this value have a partition of its own; counts it as wanted if so."""
         if key.kind == "rest" or not isinstance(level, FieldLevel | NamespaceLevel):
             return True
-        if isinstance(level, FieldLevel) and level.unseen == "rest" and not level.listed(key):
+        if (
+            isinstance(level, FieldLevel)
+            and level.unseen == "rest"
+            and key.value not in self._listed[len(above)]
+        ):
             return False
         wanted = self._wanted.setdefault(above, set())
         if key in wanted:

@@ -7,9 +7,10 @@ values beyond the allowed number of partitions) belongs to the level's catch-all
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Literal, TypeAlias
 
 from svr_retrievers.errors import ConfigError, InputError
@@ -57,8 +58,10 @@ class FieldLevel:
     unseen: Literal["create", "rest"] = "create"
     values: tuple[bool | int | float | str, ...] = ()
 
-    def listed(self, key: PartitionKey) -> bool:
-        return any(canonical(value) == key.value for value in self.values)
+    @property
+    def listed(self) -> frozenset[str]:
+        """The keys' texts of the values that have a partition of their own by name."""
+        return frozenset(canonical(value) for value in self.values)
 
     def key(self, value: object) -> PartitionKey:
         if value is None:
@@ -229,16 +232,15 @@ def by_field(
     """
     _check_field(field)
     _check_count(max_partitions, "max_partitions", 1, 100_000)
-    policy = unseen or ("rest" if values else "create")
+    listed = _checked_values(values)
+    policy = unseen or ("rest" if listed else "create")
     if policy not in ("create", "rest"):
         raise InputError(f"unseen must be 'create' or 'rest', not {unseen!r}.")
-    if policy == "rest" and not values:
+    if policy == "rest" and not listed:
         raise InputError(
             "unseen='rest' without values puts every document into one partition.", hint="List values."
         )
-    if not all(isinstance(value, bool | int | float | str) for value in values):
-        raise InputError("values must be text, numbers or booleans.")
-    return Scheme((FieldLevel(field, max_partitions, policy, tuple(values)),))
+    return Scheme((FieldLevel(field, max_partitions, policy, listed),))
 
 
 def by_time(field: str, *, every: Every = "month") -> Scheme:
@@ -292,10 +294,11 @@ def bucket_end(start: datetime, every: Every) -> datetime:
 
 def _bucket_label(start: datetime, every: Every) -> str:
     if every == "week":
-        return f"{start:%G-W%V}"
+        year, week, _ = start.isocalendar()
+        return f"{year:04d}-W{week:02d}"
     if every == "quarter":
         return f"{start.year:04d}-Q{(start.month + 2) // 3}"
-    return {"day": start.date().isoformat(), "month": f"{start:%Y-%m}", "year": f"{start:%Y}"}[every]
+    return start.date().isoformat()[: {"day": 10, "month": 7, "year": 4}[every]]
 
 
 def _plain(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -322,6 +325,20 @@ def _describe(level: Level) -> str:
 def _check_field(field: object) -> None:
     if not check_text(field, "field"):
         raise InputError("field is empty.", hint="Name the metadata field to partition by.")
+
+
+def _checked_values(values: object) -> tuple[bool | int | float | str, ...]:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InputError(
+            f"values must be a list of values, not {type(values).__name__}.", hint="e.g. values=['tickets']"
+        )
+    listed = tuple(values)
+    for value in listed:
+        if not isinstance(value, bool | int | float | str) or (
+            isinstance(value, float) and not isfinite(value)
+        ):
+            raise InputError(f"values must be text, finite numbers or booleans, not {value!r}.")
+    return listed
 
 
 def _check_count(value: object, argument: str, low: int, high: int) -> None:
