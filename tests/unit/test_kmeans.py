@@ -1,0 +1,135 @@
+"""k-means and closeness: every metric, few distinct rows, empty clusters, the same answer each time."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+
+from svr_retrievers.model import Metric, Partition, PartitionKey, PartitionStats
+from svr_retrievers.routing.centroids import CentroidTable, rank, summarise
+from svr_retrievers.routing.kmeans import _means, assign, closeness, kmeans, normalise
+
+METRICS = list(Metric)
+small = st.floats(-8, 8, width=32).map(lambda x: round(x, 2))
+matrices = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=small)
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices, st.integers(1, 15), st.sampled_from(METRICS))
+def test_centroids_are_few_finite_distinct_and_repeatable(rows, k, metric):
+    centroids = kmeans(rows, k, metric)
+    assert 1 <= len(centroids) <= min(k, len(rows))
+    assert centroids.dtype == np.float32
+    assert np.isfinite(centroids).all()
+    assert np.array_equal(centroids, kmeans(rows, k, metric))
+    if metric is Metric.COSINE:
+        norms = np.linalg.norm(centroids, axis=1)
+        assert ((np.abs(norms - 1) < 1e-3) | (norms < 1e-3)).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_fewer_distinct_rows_than_clusters_give_fewer_centroids(metric):
+    rows = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
+    centroids = kmeans(rows, 8, metric)
+    assert len(centroids) == 3
+    assert sorted(map(tuple, centroids.round(3).tolist())) == sorted(map(tuple, np.eye(3).tolist()))
+
+
+def test_one_cluster_is_the_mean():
+    rows = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    assert np.allclose(kmeans(rows, 1, Metric.L2)[0], rows.mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_separate_groups_are_found(metric):
+    rng = np.random.default_rng(3)
+    centres = rng.normal(size=(6, 16)) * 5
+    owner = np.repeat(np.arange(6), 40)
+    rows = (centres[owner] + rng.normal(0, 0.1, (240, 16))).astype(np.float32)
+    found = assign(rows, kmeans(rows, 6, metric), Metric.COSINE if metric is Metric.COSINE else Metric.L2)
+    assert len(set(zip(owner.tolist(), found.tolist(), strict=True))) == 6
+
+
+def test_a_cluster_that_runs_empty_restarts_at_the_farthest_row():
+    rows = np.array([[0, 0], [0, 1], [9, 9]], dtype=np.float32)
+    old = np.array([[0, 0], [50, 50]], dtype=np.float32)
+    moved = _means(rows, np.zeros(3, dtype=np.intp), old, Metric.L2)
+    assert moved.tolist() == [[3.0, np.float32(10 / 3)], [9.0, 9.0]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices, st.sampled_from(METRICS), st.data())
+def test_closeness_is_the_metric(rows, metric, data):
+    others = data.draw(hnp.arrays(np.float32, (3, rows.shape[1]), elements=small))
+    got = closeness(rows, others, metric)
+    a, b = rows.astype(float), others.astype(float)
+    if metric is Metric.COSINE:
+        lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
+        wanted = np.where(lengths == 0, 0.0, a @ b.T / np.where(lengths == 0, 1, lengths))
+    elif metric is Metric.L2:
+        wanted = -np.linalg.norm(a[:, None] - b, axis=2)
+    else:
+        wanted = a @ b.T
+    assert np.allclose(got, wanted, atol=2e-2, rtol=1e-3)
+
+
+def test_assignment_in_chunks_is_the_assignment(monkeypatch):
+    rows = np.random.default_rng(5).normal(size=(100, 4)).astype(np.float32)
+    whole = assign(rows, rows[:7], Metric.L2)
+    monkeypatch.setattr("svr_retrievers.routing.kmeans._CHUNK_CELLS", 30)
+    assert np.array_equal(assign(rows, rows[:7], Metric.L2), whole)
+    assert assign(rows[:0], rows[:7], Metric.L2).shape == (0,)
+
+
+def test_zero_rows_stay_zero():
+    assert normalise(np.zeros((2, 3), dtype=np.float32)).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_summary_lies_within_its_rows(metric):
+    rows = np.random.default_rng(2).normal(size=(80, 5)).astype(np.float32)
+    centroids, spread = summarise(rows, metric)
+    assert centroids.shape == (4, 5)
+    assert spread.shape == (4,)
+    assert np.isfinite(spread).all()
+    if metric is not Metric.INNER_PRODUCT:
+        assert (spread >= 0).all()
+    alone, gap = summarise(rows[:1], metric)
+    assert alone.shape == (1, 5)
+    if metric is not Metric.INNER_PRODUCT:
+        assert abs(float(gap[0])) < 1e-2
+
+
+def _partition(number: int, centroids) -> Partition:
+    stats = PartitionStats(rows=5, centroids=centroids)
+    return Partition(number, f"p{number}", PartitionKey("field", str(number)), stats=stats)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_partition_scores_by_its_best_centroid(metric):
+    rng = np.random.default_rng(4)
+    blocks = [rng.normal(size=(n, 3)).astype(np.float32) for n in (1, 4, 2)]
+    parts = [_partition(i, normalise(b) if metric is Metric.COSINE else b) for i, b in enumerate(blocks)]
+    parts.insert(1, _partition(7, None))
+    parts.append(_partition(8, np.empty((0, 3), dtype=np.float32)))
+    table = CentroidTable(tuple(parts), metric)
+    assert [p.id for p in table.unknown] == [7, 8]
+    assert table.cells == 21
+    query = rng.normal(size=3).astype(np.float32)
+    wanted = [closeness(query[None], b, metric).max() for b in blocks]
+    assert np.allclose(table.scores(query, metric), wanted, atol=1e-5)
+    ranking = rank(table, table.scores(query, metric), None)
+    assert [p.id for p in ranking.partitions] == np.argsort(-np.array(wanted)).tolist()
+    only = rank(table, table.scores(query, metric), frozenset({2, 8}))
+    assert [p.id for p in only.partitions] == [2]
+    assert [p.id for p in only.unknown] == [8]
+    assert [p.id for p, _ in only.take(1)] == [8, 2]
+
+
+def test_an_empty_table_scores_nothing():
+    table = CentroidTable((), Metric.COSINE)
+    assert table.scores(np.ones(3, dtype=np.float32), Metric.COSINE).shape == (0,)
+    assert table.cells == 0
