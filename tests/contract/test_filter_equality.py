@@ -177,9 +177,12 @@ def conditions(
     return st.one_of(kinds).flatmap(lambda c: st.sampled_from([c, {"$not": c}]))
 
 
-def declared_condition(name: str) -> st.SearchStrategy[dict[str, object]]:
+def declared_condition(name: str, rows: list[dict[str, object]]) -> st.SearchStrategy[dict[str, object]]:
     kind = FIELDS[name]
     scalar = numbers if kind.element in {FieldType.INT, FieldType.FLOAT} else declared[kind.element]
+    values = [row[name] for row in rows if row.get(name) is not None]
+    held = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    scalar = st.sampled_from(held) | scalar if held else scalar
     lists = st.lists(scalar, max_size=3) if kind.is_list else None
     ordered = scalar if kind is not FieldType.BOOL else st.nothing()
     text = kind.element is FieldType.STR
@@ -214,7 +217,8 @@ any_ordered = numbers | texts | moments
 
 def free_condition(rows: list[dict[str, object]]) -> st.SearchStrategy[dict[str, object]]:
     """Mostly about what the rows hold: random paths with random operands hardly ever match anything."""
-    found = [place for row in rows for place in places(row)]
+    undeclared = [{key: value for key, value in row.items() if key not in FIELDS} for row in rows]
+    found = [place for row in undeclared for place in places(row)]
     random = st.builds(
         lambda path, condition: {path: condition},
         paths,
@@ -242,7 +246,7 @@ def filters(rows: list[dict[str, object]]) -> st.SearchStrategy[dict[str, object
     free = free_condition(rows)
     groups = st.sampled_from(["$and", "$or", "$nor"])
     return st.recursive(
-        st.sampled_from(list(FIELDS)).flatmap(declared_condition) | free | free,
+        st.sampled_from(list(FIELDS)).flatmap(lambda name: declared_condition(name, rows)) | free | free,
         lambda inner: st.one_of(
             st.builds(lambda op, parts: {op: parts}, groups, st.lists(inner, max_size=3)),
             st.builds(lambda part: {"$not": part}, inner),
