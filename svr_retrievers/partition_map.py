@@ -79,10 +79,10 @@ class PartitionMap:
         "_by_id",
         "_by_path",
         "_children",
+        "_kinds",
         "_leaf_ids",
         "_leaves",
         "_lookup",
-        "_mixed",
         "generation",
         "partitions",
     )
@@ -100,8 +100,8 @@ class PartitionMap:
         visible = (PartitionState.ACTIVE, PartitionState.RETIRING)
         self._leaves = tuple(p for p in self.partitions if p.state in visible and not self._live(p.id))
         self._leaf_ids = frozenset(p.id for p in self._leaves)
-        self._mixed = {
-            parent: len({c.key.kind for c in group} - {"rest"}) > 1 for parent, group in children.items()
+        self._kinds = {
+            parent: frozenset(c.key.kind for c in group) - {"rest"} for parent, group in children.items()
         }
 
     def with_rows(self, rows: Mapping[int, int]) -> PartitionMap:
@@ -113,8 +113,13 @@ class PartitionMap:
         return PartitionMap(self.generation, counted)
 
     def _live(self, parent: int) -> tuple[Partition, ...]:
-        live = (PartitionState.ACTIVE, PartitionState.RETIRING, PartitionState.RETIRED)
-        return tuple(p for p in self._children.get(parent, ()) if p.state in live)
+        return tuple(p for p in self._children.get(parent, ()) if self._holds_rows(p))
+
+    def _holds_rows(self, partition: Partition) -> bool:
+        """Whether it, or what replaced it, is searched: not so once a split was folded back."""
+        if partition.state is PartitionState.RETIRED:
+            return bool(self._live(partition.id))
+        return partition.state in (PartitionState.ACTIVE, PartitionState.RETIRING)
 
     @property
     def leaves(self) -> tuple[Partition, ...]:
@@ -139,9 +144,9 @@ class PartitionMap:
     def is_leaf(self, partition_id: int) -> bool:
         return partition_id in self._leaf_ids
 
-    def mixed(self, parent: int | None) -> bool:
-        """Whether the children were made by more than one kind of scheme, as after a split in place."""
-        return self._mixed.get(parent, False)
+    def kinds(self, parent: int | None) -> frozenset[KeyKind]:
+        """The kinds of scheme that made the children, the catch-all aside: several after a split in place."""
+        return self._kinds.get(parent, frozenset())
 
     def leaves_under(self, partition_id: int) -> tuple[Partition, ...]:
         """The live leaves that hold this partition's rows: itself, or its descendants after a split."""

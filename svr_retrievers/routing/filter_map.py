@@ -74,7 +74,12 @@ class Elsewhere:
     parent: int | None
 
 
-Fact: TypeAlias = Exactly | Within | Bucket | Elsewhere
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """No document below has a value in the field: it is missing or null."""
+
+
+Fact: TypeAlias = Exactly | Within | Bucket | Elsewhere | Nothing
 Facts: TypeAlias = Mapping[str, Fact]
 Can: TypeAlias = tuple[bool, bool]
 """(can be true, can be false)"""
@@ -142,9 +147,11 @@ def _under(node: Node, fact: Fact) -> Can:
             return _bucket(node, level, number)
         case Elsewhere(known, parent):
             return _elsewhere(node, known, parent)
+        case Nothing():
+            return _EITHER if isinstance(node, Exists) else _exactly(node, None)
 
 
-def _exactly(node: Node, value: bool | float | str) -> Can:
+def _exactly(node: Node, value: bool | float | str | None) -> Can:
     holds = evaluate(node, _nested(_path_of(node), value), {_field_of(node): value})
     return holds, not holds
 
@@ -204,7 +211,7 @@ def _elsewhere(node: Node, known: PartitionMap, parent: int | None) -> Can:
     if operands is None:
         return _EITHER
     homes = (known.child(parent, PartitionKey("field", canonical(o))) for o in operands)
-    return any(home is None or home.state not in _READABLE for home in homes), True
+    return any(home is None or not known.leaves_under(home.id) for home in homes), True
 
 
 def _equal_to(node: Node) -> list[bool | float | str] | None:
@@ -261,12 +268,15 @@ def _descend(
 def _candidates(
     level: Level | None, known: PartitionMap, node: Node, namespace: str, parent: int | None
 ) -> list[Partition]:
-    """The children worth a look: found by their key where the filter names it, else all."""
-    if known.mixed(parent):
-        return list(known.children(parent))
-    if isinstance(level, NamespaceLevel):
+    """The children worth a look: found by their key where the filter names it and the level made all, else all."""
+    kinds = known.kinds(parent)
+    if isinstance(level, NamespaceLevel) and kinds <= {"namespace"}:
         keys = [level.key(namespace), REST]
-    elif isinstance(level, FieldLevel) and (values := _required(node, level.field)) is not None:
+    elif (
+        isinstance(level, FieldLevel)
+        and kinds <= {"field"}
+        and (values := _required(node, level.field)) is not None
+    ):
         keys = [PartitionKey("field", text) for text in dict.fromkeys(map(canonical, values))] + [REST]
     else:
         return list(known.children(parent))
@@ -293,6 +303,8 @@ def _fact(level: Level | None, known: PartitionMap, parent: int | None, key: Par
             return Elsewhere(known, parent)
         case TimeLevel() as time_level, "time":
             return Within(*time_level.interval(key))
+        case TimeLevel(), "rest":
+            return Nothing()
         case HashLevel(field=str()) as hash_level, "hash":
             return Bucket(hash_level, key.value)
     return None
