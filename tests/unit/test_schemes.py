@@ -41,10 +41,10 @@ EVERY = ("day", "week", "month", "quarter", "year")
         ("quarter", datetime(2024, 3, 31), (2024, 1, 1), (2024, 4, 1), "2024-Q1"),
         ("quarter", datetime(2024, 11, 5), (2024, 10, 1), (2025, 1, 1), "2024-Q4"),
         ("year", datetime(2024, 1, 1), (2024, 1, 1), (2025, 1, 1), "2024"),
-        ("month", datetime.min, (1, 1, 1), (1, 2, 1), "0001-01"),
-        ("year", datetime.min, (1, 1, 1), (2, 1, 1), "0001"),
-        ("week", datetime.min, (1, 1, 1), (1, 1, 8), "0001-W01"),
-        ("quarter", datetime.min, (1, 1, 1), (1, 4, 1), "0001-Q1"),
+        ("month", datetime(1, 1, 1), (1, 1, 1), (1, 2, 1), "0001-01"),
+        ("year", datetime(1, 1, 1), (1, 1, 1), (2, 1, 1), "0001"),
+        ("week", datetime(1, 1, 1), (1, 1, 1), (1, 1, 8), "0001-W01"),
+        ("quarter", datetime(1, 1, 1), (1, 1, 1), (1, 4, 1), "0001-Q1"),
     ],
 )
 def test_buckets_begin_and_end_where_the_calendar_says(every, moment, start, end, label):
