@@ -1,0 +1,57 @@
+# Each target works in a fresh clone: the first one makes .venv. Needed: Python >= 3.11, git, make.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+PARTS := $(wildcard integrations/*/pyproject.toml)
+PACKAGES := -e '.[all]' $(PARTS:%/pyproject.toml=-e %) --group test --group lint
+NAMES := svr-retrievers $(PARTS:integrations/%/pyproject.toml=%)
+
+.PHONY: help demo test lint format constraints check-install clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
+
+demo: $(READY) ## one shared index against routed partitions, on real text
+	@$(BIN)/python -m svr_retrievers.cli demo
+
+test: $(READY) ## all tests, with branch coverage
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+lint: $(READY) ## style, types, import rules, spelling
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m codespell_lib
+
+format: $(READY) ## let ruff mend what it can
+	$(BIN)/python -m ruff check --fix
+	$(BIN)/python -m ruff format
+
+constraints: $(READY) ## pin anew what the checks run with, for every Python and platform
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
+	  --no-header --all-extras --group test --group lint $(NAMES:%=--no-emit-package %) \
+	  pyproject.toml $(PARTS) --output-file constraints.txt
+
+check-install: ## install as a user does, without pins, and import
+	rm -rf .venv-plain
+	$(PYTHON) -m venv .venv-plain
+	.venv-plain/bin/python -m pip install --quiet --disable-pip-version-check '.[all]' $(PARTS:%/pyproject.toml=./%)
+	cd .venv-plain && bin/python ../tests/docs/import_installed.py
+	rm -rf .venv-plain
+
+clean: ## remove .venv and caches
+	rm -rf .venv .venv-plain .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage
+
+# uv installs in seconds what takes pip a minute. pip does it where uv cannot be had, fails, or would
+# pass by a package index that pip is set up to use.
+$(READY): pyproject.toml constraints.txt $(PARTS)
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v < (3, 11) and sys.exit("Python 3.11 or newer is needed, not %d.%d: make PYTHON=python3.12 ..." % v[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv: seconds with uv, a minute or two with pip."
+	@export PIP_DISABLE_PIP_VERSION_CHECK=1; py=$(BIN)/python; \
+	if ! $$py -m pip config list | grep -q '\.index-url=' && $$py -m pip install --quiet uv \
+	  && $$py -m uv pip install --quiet --python $$py -c constraints.txt $(PACKAGES); then :; else \
+	  $$py -m pip install --quiet --upgrade 'pip>=25.1' && $$py -m pip install --quiet -c constraints.txt $(PACKAGES); fi
+	@touch $@
