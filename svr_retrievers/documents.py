@@ -164,7 +164,8 @@ def one_vector(value: object, dimensions: int, argument: str) -> Vector:
     if isinstance(value, str | bytes | Mapping):
         raise InputError(f"{argument} must be numbers, not {type(value).__name__}.")
     try:
-        array = np.asarray(value, dtype=np.float32)
+        with np.errstate(over="ignore"):  # becomes infinity, which is refused by name later
+            array = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError, OverflowError):
         raise InputError(
             f"{argument} must be a flat sequence of numbers.", hint="Pass a list of floats or a numpy array."
@@ -181,7 +182,8 @@ def one_vector(value: object, dimensions: int, argument: str) -> Vector:
 
 def _matrix(vectors: npt.ArrayLike, count: int, dimensions: int) -> Vector:
     try:
-        array = np.ascontiguousarray(vectors, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(vectors, dtype=np.float32)
     except (TypeError, ValueError, OverflowError):
         raise InputError("vectors must be a numeric array of shape (documents, dimensions).") from None
     if array.ndim != 2 or len(array) != count:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from svr_retrievers.collection.state import CollectionState
@@ -198,6 +198,8 @@ class CollectionReads(CollectionState):
         """The documents with these ids, in the order of `ids`; missing ones are skipped."""
         if ids is None:
             raise InputError("get() needs ids.", hint="find() lists documents by filter.")
+        if isinstance(ids, Iterable) and not isinstance(ids, str | bytes):
+            ids = list(ids)
         found = await self.find(ids=ids, namespace=namespace, with_vectors=with_vectors)
         by_id = {document.id: document for document in found}
         return [by_id[doc_id] for doc_id in ids if doc_id in by_id]

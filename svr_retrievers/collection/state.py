@@ -150,7 +150,12 @@ class CollectionState:
             self._view = view
 
     async def _on_current_map(self, call: Callable[[View], Awaitable[_T]]) -> _T:
-        """Runs `call` with the current map, again with a newer one each time the map has moved on."""
+        """Runs `call` with the current map, again with a newer one each time the map has moved on.
+
+        An empty map is always read anew: no search would go out that could find it stale.
+        """
+        if not self._view.map.leaves:
+            await self._reload()
         for _ in range(MAP_RETRIES):
             try:
                 return await call(self._view)

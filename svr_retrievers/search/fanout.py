@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from svr_retrievers.backends.protocol import Page, StaleMap
-from svr_retrievers.errors import DeadlineExceeded, InputError, PartitionFailed, SVRError
+from svr_retrievers.errors import DeadlineExceeded, InputError, NotFound, PartitionFailed, SVRError, UsageError
 from svr_retrievers.model import OnFailure
 
 Shard = tuple[int, ...]
@@ -41,8 +41,8 @@ async def fan_out(
 
     With `fail`, the first failure cancels the rest and raises PartitionFailed, which names the
     partitions, or DeadlineExceeded. With `partial`, what answered in time is returned with the rest
-    listed; when nothing answered at all, it raises as `fail` does. A stale map or a wrong argument is
-    raised under either policy: no answer could be right.
+    listed; when nothing answered at all, it raises as `fail` does. A stale map, a wrong argument, a
+    dropped collection or a closed client is raised under either policy: no answer could be right.
     """
     answers = Answers()
     limiter = anyio.Semaphore(concurrency)
@@ -55,7 +55,7 @@ async def fan_out(
                 page = await ask(shard)
                 answers.pages.append(page)
                 answered.add(shard)
-            except (StaleMap, InputError) as error:
+            except (StaleMap, InputError, NotFound, UsageError) as error:
                 fatal.append(error)
                 scope.cancel()
             except DeadlineExceeded:
