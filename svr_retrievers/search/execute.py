@@ -16,7 +16,7 @@ from svr_retrievers.backends.protocol import (
     Page,
     Query,
 )
-from svr_retrievers.errors import DeadlineExceeded
+from svr_retrievers.errors import DeadlineExceeded, InputError, NotFound, SVRError, UsageError
 from svr_retrievers.filters import Node
 from svr_retrievers.model import (
     Hit,
@@ -150,12 +150,10 @@ async def run(
     )
     found = merge((page.candidates for page in answers.pages), request.limit)
     if len(found) < request.limit and planned.aside and not (answers.failed or answers.late):
-        more = [p.id for p in planned.aside]
-        left = _left(deadline, timeout_seconds)
-        wider = await engine.ask(view, planned, request, vector, more, left)
+        wider = await _wider(engine, view, planned, request, vector, deadline, timeout_seconds)
         found = merge([found, *(page.candidates for page in wider.pages)], request.limit)
         answers = _joined(answers, wider)
-        route = _widened(planned)
+        route = _widened(planned) if wider.pages else route
     hits = [_hit(candidate, view, engine.ref.config.metric) for candidate in found]
     done = time.perf_counter()
     return SearchResult(
@@ -169,6 +167,29 @@ async def run(
             total_ms=(done - started) * 1e3,
         ),
     )
+
+
+async def _wider(
+    engine: Engine,
+    view: View,
+    planned: Planned,
+    request: Request,
+    vector: Vector,
+    deadline: float,
+    timeout_seconds: float,
+) -> Answers:
+    """The pages of the partitions left aside. Under `partial` their failure does not undo what was found."""
+    aside = tuple(p.id for p in planned.aside)
+    try:
+        left = _left(deadline, timeout_seconds)
+        return await engine.ask(view, planned, request, vector, aside, left)
+    except (InputError, NotFound, UsageError):
+        raise
+    except SVRError as error:
+        if request.on_failure == "fail":
+            raise
+        late = isinstance(error, DeadlineExceeded)
+        return Answers(late=[aside]) if late else Answers(failed={aside: error})
 
 
 def _left(deadline: float, timeout_seconds: float) -> float:

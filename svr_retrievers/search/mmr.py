@@ -23,7 +23,10 @@ def maximal_marginal_relevance(
     rows = _unit(np.atleast_2d(np.asarray(vectors, dtype=np.float64)))
     if k <= 0 or rows.size == 0:
         return []
-    closeness = rows @ _unit(np.asarray(query, dtype=np.float64)[None, :])[0]
+    asked = np.asarray(query, dtype=np.float64)
+    if asked.shape != rows.shape[1:]:
+        raise InputError(f"query has shape {asked.shape}, but the rows of vectors have {rows.shape[1:]}.")
+    closeness = rows @ _unit(asked[None, :])[0]
     chosen = [int(np.argmax(closeness))]
     nearest = rows @ rows[chosen[0]]
     while len(chosen) < min(k, len(rows)):
