@@ -10,7 +10,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from svr_retrievers.errors import SVRError
+
 DEBUG = "--debug"
+EXTRA_OF = {"cyclopts": "cli", "rich": "cli", "psycopg": "postgres", "pgvector": "postgres"}
 INTERRUPTED, BROKEN_PIPE, ERROR = 130, 141, 2
 
 
@@ -19,17 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in words
     try:
-        from svr_retrievers.cli.app import run
-    except ImportError as error:
-        if error.name and error.name.partition(".")[0] in {"cyclopts", "rich"}:
-            return _fail(f'the command line needs {error.name}; run: pip install "svr-retrievers[cli]"')
-        raise
-    try:
-        with warnings.catch_warnings():
-            if not sys.warnoptions:
-                warnings.simplefilter("ignore")
-            code = run([word for word in words if word != DEBUG])
-        sys.stdout.flush()
+        return _run([word for word in words if word != DEBUG])
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -38,16 +31,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _fail(_told(error))
+
+
+def _run(words: Sequence[str]) -> int:
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        from svr_retrievers.cli.app import run
+
+        code = run(words)
+    sys.stdout.flush()
     return code
 
 
 def _told(error: Exception) -> str:
-    from cyclopts import CycloptsError
-
-    from svr_retrievers.errors import SVRError
-
     if isinstance(error, SVRError):
         return str(error)
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    if missing in EXTRA_OF:
+        return f'{missing} is not installed; run: pip install "svr-retrievers[{EXTRA_OF[missing]}]"'
+    from cyclopts import CycloptsError
+
     if isinstance(error, CycloptsError):
         return f"{error} See: svr --help"
     if isinstance(error, OSError):

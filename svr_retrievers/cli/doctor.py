@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.table import Table
 from rich.text import Text
 
 from svr_retrievers.cli.store import HERE, Store, console, print_json
@@ -37,10 +38,10 @@ def doctor(
     if json:
         print_json([asdict(check) for check in found])
     else:
-        out = console()
+        table = Table.grid(padding=(0, 1))
         for check in found:
-            mark, style = MARKS[check.state]
-            out.print(Text.assemble((f"{mark} ", style), (f"{check.name:<12}", "bold"), check.detail))
+            table.add_row(Text(*MARKS[check.state]), Text(check.name, "bold"), Text(check.detail))
             if check.fix:
-                out.print(Text(f"  {'':<12}→ {check.fix}", style="dim"))
+                table.add_row("", "", Text(f"→ {check.fix}", "dim"))
+        console().print(table)
     return int(any(check.state == "fail" for check in found))

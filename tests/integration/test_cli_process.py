@@ -36,14 +36,16 @@ def test_a_mistake_is_one_line_and_exit_code_two():
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("package", ["cyclopts", "rich"])
-def test_a_missing_package_names_the_command(package):
+@pytest.mark.parametrize(
+    ("package", "extra"), [("cyclopts", "cli"), ("rich", "cli"), ("psycopg", "postgres")]
+)
+def test_a_missing_package_names_the_command(package, extra):
     code = (
         f"import sys; sys.modules[{package!r}] = None; from svr_retrievers.cli import main; sys.exit(main())"
     )
-    done = run("version", code=code)
+    done = run("demo", "--url", "postgresql://127.0.0.1:1/nowhere", code=code)
     assert (done.returncode, done.stdout) == (2, "")
-    assert 'pip install "svr-retrievers[cli]"' in done.stderr
+    assert f'pip install "svr-retrievers[{extra}]"' in done.stderr
     assert done.stderr.count("\n") == 1
 
 
