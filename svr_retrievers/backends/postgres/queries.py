@@ -36,18 +36,20 @@ def search(tables: Tables, query: Query) -> Statement:
     """
     condition, values, needs_metadata = compile_filter(query.filter, tables.columns)
     vector = PgVector(query.vector)
+    many = len(query.partitions) > 1
     distance = sql.SQL("s.embedding {op} %s").format(op=tables.operator)
     inner = sql.SQL(
         "select s.part, s.namespace, s.id, {distance} as distance{embedding} from {space} s{join}"
-        " where s.part = any(%s::int[]) and s.namespace = %s and {condition}"
+        " where {partitions}s.namespace = %s and {condition}"
     ).format(
+        partitions=sql.SQL("s.part = any(%s::int[]) and " if many else ""),
         distance=distance,
         embedding=sql.SQL(", s.embedding" if query.with_vectors else ""),
-        space=tables.space,
+        space=tables.space if many else tables.child(query.partitions[0]),
         join=_join(tables) if needs_metadata else sql.SQL(""),
         condition=condition,
     )
-    params: list[object] = [vector, list(query.partitions), query.namespace, *values]
+    params: list[object] = [vector, *([list(query.partitions)] if many else []), query.namespace, *values]
     order, extra = _order(tables, query, vector)
     text = sql.SQL(
         "select k.part, k.namespace, k.id, d.text, d.metadata, d.version, k.distance{embedding}"

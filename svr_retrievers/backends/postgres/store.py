@@ -129,6 +129,8 @@ class PostgresBackend:
         self, ref: CollectionRef, stats: Mapping[int, PartitionStats], calibration: Calibration | None
     ) -> None:
         async with borrowed(self._pool) as conn:
+            for partition in stats:
+                await conn.execute(sql.SQL("analyze {}").format(self.tables(ref).child(partition)))
             await self._catalog.save_statistics(conn, ref, stats, calibration)
 
     # Writing
