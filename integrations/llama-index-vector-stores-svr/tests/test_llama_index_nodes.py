@@ -78,12 +78,18 @@ NODES = [
         text_template="{content}",
     ),
     IndexNode(id_="index", text="see there", index_id="other", metadata={"a": 1}, relationships=SOURCE),
-    IndexNode(id_="pointer", text="see", index_id="x", obj=TextNode(id_="inner", text="t", metadata={"k": 1})),
+    IndexNode(
+        id_="pointer", text="see", index_id="x", obj=TextNode(id_="inner", text="t", metadata={"k": 1})
+    ),
     ImageNode(id_="image", text="a cat", image="aGVsbG8=", image_url="http://x/y.png", text_embedding=[1.0]),
     ImageNode(id_="file", image_path="a/b.png", metadata=METADATA),
     Node(id_="node", text_resource=MediaResource(text="hello"), metadata=METADATA, relationships=SOURCE),
-    Node(id_="media", text_resource=MediaResource(text="t", mimetype="text/plain", embeddings={"dense": [1.0]})),
-    Node(id_="textless", image_resource=MediaResource(path="a.png"), text_resource=MediaResource(path="b.txt")),
+    Node(
+        id_="media", text_resource=MediaResource(text="t", mimetype="text/plain", embeddings={"dense": [1.0]})
+    ),
+    Node(
+        id_="textless", image_resource=MediaResource(path="a.png"), text_resource=MediaResource(path="b.txt")
+    ),
     Node(id_="bare"),
     Document(id_="document", text="whole document", metadata={"a": 1}),
 ]
@@ -130,7 +136,9 @@ def test_a_user_key_named_ref_doc_id_does_not_make_a_node_part_of_that_document(
     assert [n.metadata for n in store.get_nodes()] == [mine]
 
 
-def test_nodes_without_a_source_are_not_deleted_with_the_document_named_None(store: Any, make_node: Any) -> None:
+def test_nodes_without_a_source_are_not_deleted_with_the_document_named_None(
+    store: Any, make_node: Any
+) -> None:
     store.add([make_node("1"), make_node("2", source="None")])
     store.delete("None")
     assert [n.node_id for n in store.get_nodes()] == ["1"]
@@ -173,7 +181,9 @@ def test_numpy_embeddings_are_taken_as_they_are(store: Any, make_node: Any) -> N
     assert found.similarities == pytest.approx([1.0])
 
 
-def test_a_node_without_embedding_is_refused_by_name_and_nothing_is_written(store: Any, make_node: Any) -> None:
+def test_a_node_without_embedding_is_refused_by_name_and_nothing_is_written(
+    store: Any, make_node: Any
+) -> None:
     with pytest.raises(InputError, match=r"'bad' has no embedding.*embed_model"):
         store.add([make_node("good"), TextNode(id_="bad", text="t")])
     assert store.get_nodes() == []

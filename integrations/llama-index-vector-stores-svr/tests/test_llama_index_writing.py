@@ -53,7 +53,9 @@ def test_every_method_of_the_base_is_overridden_in_both_styles() -> None:
         assert inspect.iscoroutinefunction(getattr(SVRVectorStore, method))
 
 
-async def test_adding_the_same_nodes_twice_leaves_no_duplicates(store: Any, make_node: Any, call: Any) -> None:
+async def test_adding_the_same_nodes_twice_leaves_no_duplicates(
+    store: Any, make_node: Any, call: Any
+) -> None:
     nodes = [make_node(str(i)) for i in range(3)]
     assert await call(store, "add", nodes) == ["0", "1", "2"]
     assert await call(store, "add", nodes) == ["0", "1", "2"]
@@ -165,9 +167,13 @@ async def test_clear_empties_this_namespace_only(make_store: Any, make_node: Any
 
 
 @pytest.mark.parametrize(
-    ("method", "argument"), [("add", []), ("delete", "doc"), ("delete_nodes", None)], ids=["add", "delete", "nodes"]
+    ("method", "argument"),
+    [("add", []), ("delete", "doc"), ("delete_nodes", None)],
+    ids=["add", "delete", "nodes"],
 )
-async def test_an_unknown_keyword_argument_is_refused(animals: Any, call: Any, method: str, argument: Any) -> None:
+async def test_an_unknown_keyword_argument_is_refused(
+    animals: Any, call: Any, method: str, argument: Any
+) -> None:
     with pytest.raises(TypeError, match="batch"):
         await call(animals, method, argument, batch=3)
     assert len(ids(animals)) == 4
@@ -181,7 +187,9 @@ def test_a_large_batch_is_one_call(store: Any, make_node: Any) -> None:
     assert store.open().count() == 3333
 
 
-def test_a_collection_dropped_by_someone_else_is_made_again(store: Any, make_node: Any, client: SVRClient) -> None:
+def test_a_collection_dropped_by_someone_else_is_made_again(
+    store: Any, make_node: Any, client: SVRClient
+) -> None:
     store.add([make_node("1")])
     client.drop_collection(store.collection)
     assert store.get_nodes() == []
@@ -189,7 +197,9 @@ def test_a_collection_dropped_by_someone_else_is_made_again(store: Any, make_nod
     assert ids(store) == ["2"]
 
 
-async def test_it_is_made_again_for_awaiting_callers_too(store: Any, make_node: Any, client: SVRClient) -> None:
+async def test_it_is_made_again_for_awaiting_callers_too(
+    store: Any, make_node: Any, client: SVRClient
+) -> None:
     await store.async_add([make_node("1")])
     client.drop_collection(store.collection)
     assert await store.aget_nodes() == []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Annotated, Any, Self
 
 import fsspec
 import numpy as np
+from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
 from llama_index.core.schema import BaseNode
@@ -26,6 +27,7 @@ from llama_index.vector_stores.svr.settings import (
     written_spec,
 )
 from pydantic import PlainSerializer
+
 from svr_retrievers import (
     DEFAULT_NAMESPACE,
     AsyncCollection,
@@ -84,17 +86,15 @@ class SVRVectorStore(BasePydanticVectorStore):
         metric: Metric | str = "cosine",
         index: IndexSpec | None = None,
     ) -> None:
-        super().__init__(
-            collection=collection,
-            dimensions=dimensions,
-            partition_by=scheme(partition_by),
-            filter_fields=field_types(filter_fields),
-            namespace=namespace,
-            metric=Metric(metric).value,
-            index=index_spec(index),
-        )
-        names = ("dimensions", "metric", "partition_by", "filter_fields", "index")
-        settings = {name: getattr(self, name) for name in names}
+        settings: dict[str, Any] = {
+            "dimensions": dimensions,
+            "partition_by": scheme(partition_by),
+            "filter_fields": field_types(filter_fields),
+            "metric": Metric(metric).value,
+            "index": index_spec(index),
+        }
+        names: dict[str, Any] = {"collection": collection, "namespace": namespace}
+        super().__init__(**settings, **names)
         self._connection = Connection(collection, settings, url=url, client=client)
 
     @classmethod
@@ -196,9 +196,7 @@ class SVRVectorStore(BasePydanticVectorStore):
         """
         reject_unknown("delete_nodes", delete_kwargs)
         if _selects(node_ids, filters):
-            self._connection.run(
-                lambda found: found.delete(node_ids, **self._where(filters, found))  # one statement
-            )
+            self._connection.run(lambda found: found.delete(node_ids, **self._where(filters, found)))
 
     async def adelete_nodes(
         self,
@@ -219,7 +217,9 @@ class SVRVectorStore(BasePydanticVectorStore):
 
         In the order of `node_ids`, otherwise by id. Unknown ids are skipped.
         """
-        return _nodes(self._connection.run(lambda found: found.find(**self._wanted(node_ids, filters, found))), node_ids)
+        return _nodes(
+            self._connection.run(lambda found: found.find(**self._wanted(node_ids, filters, found))), node_ids
+        )
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
@@ -272,8 +272,6 @@ class SVRVectorStore(BasePydanticVectorStore):
         **retriever_options: Any,
     ) -> RetrieverTool:
         """A tool with which an agent searches this store. More options go to the index's `as_retriever`."""
-        from llama_index.core import VectorStoreIndex
-
         index = VectorStoreIndex.from_vector_store(self, embed_model=embed_model)
         retriever = index.as_retriever(similarity_top_k=similarity_top_k, **retriever_options)
         return RetrieverTool.from_defaults(retriever, name=name, description=description)

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 from llama_index.vector_stores.svr.nodes import SOURCE_KEY
 from pydantic import SecretStr
+
 from svr_retrievers import AsyncCollection, Collection, SVRClient
 from svr_retrievers.errors import ClientClosed, CollectionNotFound, InputError, UsageError
 

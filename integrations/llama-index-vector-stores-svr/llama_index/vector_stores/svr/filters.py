@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
+
 from svr_retrievers.errors import FilterError
 
 Clause: TypeAlias = dict[str, Any]
@@ -149,7 +150,9 @@ def _range(field: _Field, operator: FilterOperator, value: Any) -> Clause:
 
 def _text_match(field: _Field, operator: FilterOperator, value: Any) -> Clause:
     if not isinstance(value, str):
-        raise FilterError(f"The filter {field.key!r} {operator.value} needs text, not {type(value).__name__}.")
+        raise FilterError(
+            f"The filter {field.key!r} {operator.value} needs text, not {type(value).__name__}."
+        )
     return field.where(_LIKES[operator], _substring(value))
 
 

@@ -23,6 +23,7 @@ from llama_index.core.schema import (
     TextNode,
 )
 from llama_index.vector_stores.svr.filters import LIST_KEYS
+
 from svr_retrievers import Document as StoredDocument
 from svr_retrievers.errors import InputError
 
@@ -60,7 +61,9 @@ def to_document(node: BaseNode) -> StoredDocument:
     return StoredDocument(id=node.node_id, text=text, metadata=stored, vector=node.embedding)
 
 
-def to_node(id: str, text: str, metadata: Mapping[str, Any], embedding: list[float] | None = None) -> BaseNode:
+def to_node(
+    id: str, text: str, metadata: Mapping[str, Any], embedding: list[float] | None = None
+) -> BaseNode:
     """The node as it was added. A document that was not written by this package becomes a TextNode."""
     if _CONTENT not in metadata:
         return TextNode(id_=id, text=text, metadata=dict(metadata), embedding=embedding)
@@ -76,7 +79,9 @@ def _dumped(node: BaseNode) -> dict[str, Any]:
     """The node as JSON without what is stored elsewhere: id, embedding, text."""
     try:
         json.dumps(node.metadata, allow_nan=False, default=str)  # pydantic would write NaN as null
-        content: dict[str, Any] = node.model_dump(mode="json", exclude={"embedding", "text", "id_", "class_name"})
+        content: dict[str, Any] = node.model_dump(
+            mode="json", exclude={"embedding", "text", "id_", "class_name"}
+        )
     except (TypeError, ValueError) as error:
         raise InputError(
             f"The node {node.node_id!r} cannot be written as JSON: {error}.",

@@ -12,6 +12,7 @@ from llama_index.core.vector_stores import VectorStoreQuery, VectorStoreQueryRes
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from llama_index.vector_stores.svr.filters import Clause, among, both, to_svr_filter
 from llama_index.vector_stores.svr.nodes import ID_KEY, SOURCE_KEY, to_node
+
 from svr_retrievers import Collection, Hit, maximal_marginal_relevance
 from svr_retrievers.errors import InputError
 
@@ -65,6 +66,7 @@ def prepare(
             f"The query has no embedding, and mode {query.mode.value} searches with it.",
             hint="Set query_embedding, or retrieve through an index with an embed_model.",
         )
+    _check_top_k(query.similarity_top_k)
     arguments: dict[str, Any] = {name: options[name] for name in _SEARCH if name in options}
     arguments |= {
         "vector": query.query_embedding,
@@ -73,9 +75,7 @@ def prepare(
         "namespace": namespace,
         "with_vectors": diverse,
     }
-    threshold = options.get("mmr_threshold", query.mmr_threshold)
-    balance = _BALANCE if threshold is None else threshold
-    return Search(query.similarity_top_k, diverse, balance, query.query_embedding, arguments)
+    return Search(query.similarity_top_k, diverse, _balance(query, options), query.query_embedding, arguments)
 
 
 def restricted(filters: Any, collection: Collection) -> Clause:
@@ -124,6 +124,20 @@ def reject_unknown(method: str, options: Mapping[str, Any], valid: Sequence[str]
     if unknown:
         known = f"valid are {', '.join(valid)}" if valid else "it takes none"
         raise TypeError(f"{method}() got unknown keyword arguments {', '.join(unknown)}; {known}.")
+
+
+def _check_top_k(top_k: object) -> None:
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+        raise InputError(f"similarity_top_k must be a whole number from 1, not {top_k!r}.")
+
+
+def _balance(query: VectorStoreQuery, options: Mapping[str, Any]) -> float:
+    threshold = options.get("mmr_threshold", query.mmr_threshold)
+    if threshold is None:
+        return _BALANCE
+    if not isinstance(threshold, (int, float)) or not 0.0 <= threshold <= 1.0:
+        raise InputError(f"mmr_threshold must lie between 0 and 1, not {threshold!r}.")
+    return threshold
 
 
 def _prefetch(top_k: int, options: Mapping[str, Any]) -> int:
