@@ -15,6 +15,9 @@ from svr_retrievers.model import Document, JsonValue, Metric, Vector
 from svr_retrievers.names import MAX_KEY_BYTES, check_key, check_text
 from svr_retrievers.routing.place import check_placement
 
+_MOST_SQUARED = float(np.finfo(np.float32).max) / 8
+"""Two vectors of at most this squared length have a distance that 32 bits hold."""
+
 
 @dataclass(slots=True)
 class Draft:
@@ -203,7 +206,11 @@ def vector_fault(vector: Vector, metric: Metric) -> str | None:
     """Why a vector of the right length still cannot be compared; None when it can."""
     if not np.isfinite(vector).all():
         return "vector holds NaN or infinity. Check the embedding model's output."
-    if metric is Metric.COSINE and not _has_direction(vector):
+    with np.errstate(over="ignore"):
+        squared = float(np.dot(vector, vector))
+    if squared > _MOST_SQUARED:
+        return "vector is too large for 32-bit arithmetic. Normalise it."
+    if metric is Metric.COSINE and not squared > 0.0:
         return (
             "vector is zero (or too small), so it has no direction under cosine. "
             "Skip empty texts, or use metric='l2'."
@@ -220,19 +227,12 @@ def check_vectors(
     leave: Collection[int] = (),
 ) -> None:
     """Records every row that `vector_fault` refuses, except those to `leave`; one pass when all is well."""
-    fine = np.isfinite(vectors).all(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = np.einsum("ij,ij->i", vectors, vectors)
+    fine = squared <= _MOST_SQUARED
     if metric is Metric.COSINE:
-        with np.errstate(over="ignore", invalid="ignore"):
-            squared = np.einsum("ij,ij->i", vectors, vectors)
-        fine &= np.isfinite(squared) & (squared > 0.0)
+        fine &= squared > 0.0
     for index in np.flatnonzero(~fine).tolist():
-        if index in leave:
-            continue
-        fault = (
-            vector_fault(vectors[index], metric) or "vector is too large for 32-bit arithmetic. Normalise it."
-        )
-        problems.refuse(index, ids[index], "vector", fault)
-
-
-def _has_direction(vector: Vector) -> bool:
-    return bool(np.dot(vector, vector) > 0.0)
+        fault = None if index in leave else vector_fault(vectors[index], metric)
+        if fault is not None:
+            problems.refuse(index, ids[index], "vector", fault)

@@ -80,7 +80,7 @@ class BatchError(InputError):
         self.problems = tuple(problems)
         shown = "; ".join(str(p).rstrip(".") for p in self.problems[:3])
         more = f"; and {len(self.problems) - 3} more" if len(self.problems) > 3 else ""
-        count = len(self.problems)
+        count = len({p.index for p in self.problems})
         super().__init__(
             f"{count} document{'s' if count != 1 else ''} refused: {shown}{more}.",
             hint="Nothing was written; `error.problems` lists them all.",

@@ -141,6 +141,8 @@ def _calibrate(
         assert leaf.stats.centroids is not None
         centroids.append(leaf.stats.centroids)
         owner.append(np.full(len(leaf.stats.centroids), i))
+    if not rows:
+        return None
     return calibrate(
         np.concatenate(rows),
         np.concatenate(labels),

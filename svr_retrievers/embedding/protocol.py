@@ -39,8 +39,9 @@ async def embed_documents(embedder: Embedder | AsyncEmbedder, texts: list[str]) 
     """
     made = await _call(embedder, "documents", texts)
     try:
-        array = np.asarray(made, dtype=np.float32)
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):
+            array = np.asarray(made, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
         raise EmbeddingFailed("The embedder returned vectors of different lengths, or no numbers.") from None
     if array.ndim != 2 or len(array) != len(texts):
         raise EmbeddingFailed(
@@ -54,8 +55,9 @@ async def embed_query(embedder: Embedder | AsyncEmbedder, text: str) -> Vector:
     """Shape (dimensions,), float32. Raises EmbeddingFailed."""
     made = await _call(embedder, "query", text)
     try:
-        array = np.asarray(made, dtype=np.float32)
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):
+            array = np.asarray(made, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
         raise EmbeddingFailed("The embedder did not return numbers for the query.") from None
     if array.ndim != 1:
         raise EmbeddingFailed(f"The embedder returned an array of shape {array.shape} for one query.")
