@@ -6,6 +6,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -77,7 +78,8 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's own ba
             if preset or named
             else {}
         )
-        from_environment = {k for k in cls.model_fields if f"SVR_{k.upper()}" in os.environ}
+        set_there = {name.upper() for name in os.environ}
+        from_environment = {k for k in cls.model_fields if f"SVR_{k.upper()}" in set_there}
         merged = {k: v for k, v in base.items() if k not in from_environment}
         try:
             return cls(**{**merged, **{k: v for k, v in given.items() if v is not None}})  # type: ignore[arg-type]
@@ -97,17 +99,22 @@ def _read(file: Path) -> dict[str, object]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The settings file {str(file)!r} is not TOML: {error}.") from None
     inner = body.get("svr", body)
-    return dict(inner) if isinstance(inner, dict) else {}
+    if not isinstance(inner, dict):
+        raise ConfigError(
+            f"In the settings file {str(file)!r}, svr is no table.", hint="Write [svr] above the settings."
+        )
+    return dict(inner)
 
 
 def redact(url: str) -> str:
-    """The URL with its password replaced, for messages and reprs."""
+    """The URL with its password replaced, for messages and reprs.
+
+    Also for URLs that cannot be parsed, since those are the ones that errors show: whatever stands
+    between the first colon and the last @ counts as a password.
+    """
     scheme, mark, rest = url.partition("://")
-    authority, slash, tail = rest.partition("/")
-    if "@" in authority:
-        user, _, host = authority.rpartition("@")
-        name, colon, _ = user.partition(":")
-        authority = f"{name}{':***' if colon else ''}@{host}"
-    if "password=" in tail.lower() or "password=" in authority.lower():
-        tail = "..."
-    return f"{scheme}{mark}{authority}{slash}{tail}" if mark else "postgresql://..."
+    if not mark or "password=" in unquote(rest).lower():
+        return f"{scheme if mark else 'postgresql'}://..."
+    user, at, host = rest.rpartition("@")
+    name, colon, _ = user.partition(":")
+    return f"{scheme}://{name}:***@{host}" if colon else f"{scheme}://{user}{at}{host}"
