@@ -189,7 +189,7 @@ def _unreachable(text: str) -> ConnectionFailed:
         return _no_entry()
     if "does not exist" in lowered and "database" in lowered:
         return ConnectionFailed("The database named in the URL does not exist.", hint="Create it first.")
-    reason = text.strip().splitlines()[-1].strip() if text.strip() else "no reason given"
+    reason = text.strip().splitlines()[-1].strip().rstrip(".?") if text.strip() else "no reason given"
     return ConnectionFailed(
         f"PostgreSQL cannot be reached: {reason}.",
         hint="Check host and port in the URL and that the server is up.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -32,6 +33,8 @@ from svr_retrievers.errors import ClientClosed, CollectionNotFound
 from svr_retrievers.model import Document, PartitionMap, PartitionStats, Vector
 from svr_retrievers.routing.probe import Calibration
 from svr_retrievers.settings import Settings
+
+_VECTOR_LITERAL = re.compile(r"'\[[^']*\]'(?=::(?:vector|halfvec))")
 
 
 class PostgresBackend:
@@ -230,7 +233,8 @@ class PostgresBackend:
         async with self._transaction(ref) as conn:
             await conn.execute(queries.SETTINGS, self._query_settings(ref, known, query))
             cursor = await conn.execute(sql.SQL("explain (costs off) ") + statement.text, statement.params)
-            return "\n".join(str(row[0]) for row in await cursor.fetchall())
+            lines = [str(row[0]) for row in await cursor.fetchall()]
+        return _VECTOR_LITERAL.sub("'[...]'", "\n".join(lines))
 
     async def find(
         self,
