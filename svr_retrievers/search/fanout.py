@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 import anyio
 
 from svr_retrievers.backends.protocol import Page, StaleMap
-from svr_retrievers.errors import DeadlineExceeded, InputError, NotFound, PartitionFailed, SVRError, UsageError
+from svr_retrievers.errors import (
+    DeadlineExceeded,
+    InputError,
+    NotFound,
+    PartitionFailed,
+    SVRError,
+    UsageError,
+)
 from svr_retrievers.model import OnFailure
 
 Shard = tuple[int, ...]

@@ -7,7 +7,13 @@ from datetime import datetime
 import pytest
 
 from svr_retrievers.blocking import SVRClient
-from svr_retrievers.errors import CollectionExists, CollectionMismatch, CollectionNotFound, InputError, InvalidName
+from svr_retrievers.errors import (
+    CollectionExists,
+    CollectionMismatch,
+    CollectionNotFound,
+    InputError,
+    InvalidName,
+)
 from svr_retrievers.model import Metric
 from svr_retrievers.routing.schemes import by_field, by_hash, by_time
 from svr_retrievers.testing.base import Make, MakeClient, Suite
