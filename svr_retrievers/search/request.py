@@ -52,6 +52,9 @@ class Request:
         return self
 
     def _check_rest(self) -> None:
+        for argument, flag in (("exact", self.exact), ("with_vectors", self.with_vectors)):
+            if not isinstance(flag, bool):
+                raise InputError(f"{argument} must be True or False, not {type(flag).__name__}.")
         seconds = self.timeout_seconds
         if seconds is not None and (
             isinstance(seconds, bool)

@@ -297,6 +297,18 @@ def matching_in_memory(filter_: dict[str, object], stored: list[dict]) -> set[in
 @example(case=([{"a": [{"b": 1}, {}]}, {"a": []}, {"a": [[{"b": 1}]]}, {}], {"a.b": {"$ne": 1}}))
 @example(case=([{"a": 1}, {"a": [1, 2]}, {"a": [[1]]}, {"a": []}], {"a": {"$contains": 1}}))
 @example(case=([{"a": None}, {"a": "x"}, {"a": True}, {"a": [None, 0]}], {"a": {"$gt": -1}}))
+@example(case=([{"a": [1, None]}, {"a": None}, {"a": [1]}, {"a": [[None]]}, {}], {"a": None}))
+@example(case=([{"a": 1e23}, {"a": 10**23}, {"a": 99999999999999991611392}], {"a": 10**23}))
+@example(case=([{"a": 1e23}, {"a": 10**23}], {"a": {"$in": [1e23]}}))
+@example(case=([{"a": 2**53 + 1}, {"a": 2**53}], {"a": {"$gt": float(2**53)}}))
+@example(case=([{"n": 1}, {"n": 2}, {}], {"n": {"$gt": 1.5}}))
+@example(case=([{"n": 1}, {"n": 2}, {}], {"n": {"$lt": 1.5}}))
+@example(case=([{"n": -1}, {"n": -2}, {}], {"n": {"$gte": -1.5}}))
+@example(case=([{"n": -1}, {"n": -2}, {}], {"n": {"$lte": -1.5}}))
+@example(case=([{"numbers": [0, 5]}, {"numbers": [9]}, {"numbers": []}, {}], {"numbers": {"$gt": 5}}))
+@example(case=([{"numbers": [0, 5]}, {"numbers": [9]}, {"numbers": []}, {}], {"numbers": {"$gte": 6}}))
+@example(case=([{"texts": ["b"]}, {"texts": ["B", "z"]}, {}], {"texts": {"$lt": "a"}}))
+@example(case=([{"weights": [0.5]}, {"weights": [2]}, {}], {"weights": {"$lte": 1}}))
 @given(case=cases)
 def test_memory_and_postgres_agree(
     connection: psycopg.Connection, case: tuple[list[dict[str, object]], dict[str, object]]
