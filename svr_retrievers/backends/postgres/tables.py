@@ -17,7 +17,7 @@ from psycopg import sql
 from svr_retrievers.backends.postgres.filters import COLUMN_TYPES
 from svr_retrievers.backends.protocol import CollectionRef
 from svr_retrievers.model import Metric
-from svr_retrievers.names import column_for, table_for
+from svr_retrievers.names import column_for, stable_hash, table_for
 
 VECTOR_INDEX_MAX = 2_000
 HALFVEC_INDEX_MAX = 4_000
@@ -55,7 +55,12 @@ class Tables:
 
     @cached_property
     def stage(self) -> sql.Identifier:
-        return sql.Identifier("pg_temp", table_for(self.ref.id, "stage"))
+        return sql.Identifier("pg_temp", self._stage)
+
+    @cached_property
+    def _stage(self) -> str:
+        """Told apart by schema as well: behind a pooler, clients of two schemas may share a session."""
+        return table_for(self.ref.id, f"stage_{stable_hash(self.schema):x}")
 
     @cached_property
     def columns(self) -> dict[str, str]:
@@ -141,7 +146,7 @@ class Tables:
             'create temp table if not exists {stage} (part integer, namespace text collate "C",'
             ' id text collate "C", text text, metadata jsonb{fields}, embedding {vector}) on commit delete rows'
         ).format(
-            stage=sql.Identifier(table_for(self.ref.id, "stage")),
+            stage=sql.Identifier(self._stage),
             fields=self._field_definitions,
             vector=self.vector_type,
         )
