@@ -98,7 +98,7 @@ def test_all_problems_of_all_documents_come_at_once_and_in_order():
 
 
 def test_a_document_with_two_faults_counts_once():
-    with pytest.raises(BatchError, match="^1 document refused") as caught:
+    with pytest.raises(BatchError, match=r"^1 document refused") as caught:
         checked([Document("", vector=[1.0])])
     assert len(caught.value.problems) == 2
     with pytest.raises(BatchError, match=r"^5 documents refused.*and 2 more") as caught:
@@ -110,7 +110,9 @@ def test_ids_twice_in_a_batch_name_the_first():
     ((index, argument, message),) = problems(same)
     assert (index, argument) == (2, "id")
     assert "document 0" in message
-    problem = pytest.raises(BatchError, checked, same).value.problems[0]
+    with pytest.raises(BatchError) as caught:
+        checked(same)
+    problem = caught.value.problems[0]
     assert str(problem).startswith("document 2 (id 'a'): id:")
 
 

@@ -88,7 +88,7 @@ async def test_hits_are_merged_and_translated():
 async def test_too_few_hits_in_the_closest_partitions_widen_to_the_rest():
     backend = Scripted({0: [0.3], 1: [0.2], 2: [0.1]})
     result = await search(backend, limit=3, nprobe=1)
-    assert [q.partitions for q in backend.asked][0] == (0,)
+    assert backend.asked[0].partitions == (0,)
     assert result.ids == ("2-0", "1-0", "0-0")
     assert result.route.widened
     assert result.route.complete
