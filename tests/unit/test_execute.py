@@ -243,6 +243,8 @@ GOOD = {"vector": [1.0]}
         (GOOD | {"timeout_seconds": float("nan")}, "timeout_seconds"),
         (GOOD | {"timeout_seconds": True}, "timeout_seconds"),
         (GOOD | {"on_failure": "ignore"}, "on_failure"),
+        (GOOD | {"exact": 1}, "exact"),
+        (GOOD | {"with_vectors": "yes"}, "with_vectors"),
         (GOOD | {"partitions": "cat=a"}, "partitions"),
         (GOOD | {"partitions": 3}, "partitions"),
         (GOOD | {"partitions": []}, "partitions"),

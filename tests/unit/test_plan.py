@@ -179,6 +179,14 @@ def test_scores_are_only_computed_where_they_can_matter():
     assert not needs_centroids(Wish(nprobe=1), world(count=1), CALIBRATION)
 
 
+def test_scores_without_a_calibration_or_nprobe_narrow_nothing():
+    known = world()
+    table = CentroidTable(known.leaves, Metric.COSINE)
+    made = plan(Wish(recall_target=0.8), SCHEME, known, table, table.scores(QUERY, Metric.COSINE), None)
+    assert made.route.step == "fan_out"
+    assert made.route.complete
+
+
 queries = st.sampled_from(
     [None, {"cat": 1}, {"cat": 99}, {"cat": {"$ne": 1}}, {"cat": {"$gt": 3}}, {"lang": "en"}, {"cat": None}]
 )
