@@ -13,7 +13,7 @@ from svr_retrievers.concurrency import off_loop
 from svr_retrievers.errors import WriteConflict
 from svr_retrievers.model import Metric, PartitionKey, PartitionMap, PartitionStats, Vector
 from svr_retrievers.routing.kmeans import kmeans
-from svr_retrievers.routing.place import Keys, path_of, place
+from svr_retrievers.routing.place import Keys, path_of, place, unused_path
 from svr_retrievers.routing.schemes import ClusterLevel
 from svr_retrievers.search.execute import View
 
@@ -61,20 +61,10 @@ def next_level(known: PartitionMap, missing: Iterable[Keys], *, depth: int) -> l
                 parent = child.id
                 continue
             if (parent, key) not in wanted:
-                path = _unused(path_of(keys[: level + 1]), taken)
+                path = unused_path(path_of(keys[: level + 1]), taken)
                 wanted[parent, key] = NewPartition(parent, key, path, leaf=level + 1 == max(depth, 1))
             break
     return list(wanted.values())
-
-
-def _unused(path: str, taken: set[str]) -> str:
-    """A display path no other partition has: long values are cut, so two may read the same."""
-    number, candidate = 2, path
-    while candidate in taken:
-        candidate = f"{path}~{number}"
-        number += 1
-    taken.add(candidate)
-    return candidate
 
 
 def cluster_level(ref: CollectionRef) -> ClusterLevel | None:

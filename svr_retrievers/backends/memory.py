@@ -34,6 +34,7 @@ from svr_retrievers.model import (
     Vector,
 )
 from svr_retrievers.routing.kmeans import assign
+from svr_retrievers.routing.place import unused_path
 from svr_retrievers.routing.probe import Calibration
 
 Key = tuple[str, str]
@@ -132,11 +133,11 @@ class MemoryBackend:
     async def add_partitions(self, ref: CollectionRef, wanted: Sequence[NewPartition]) -> MapState:
         store = self._store(ref)
         partitions = list(store.map.partitions)
+        taken = {p.path for p in partitions}
         for new in wanted:
             if PartitionMap(0, partitions).child(new.parent, new.key) is None:
-                partitions.append(
-                    Partition(len(partitions) + 1, new.path, new.key, new.parent, stats=new.stats)
-                )
+                path = unused_path(new.path, taken)
+                partitions.append(Partition(len(partitions) + 1, path, new.key, new.parent, stats=new.stats))
         if len(partitions) > len(store.map.partitions):
             store.map = PartitionMap(store.map.generation + 1, partitions)
         return await self.load_map(ref)

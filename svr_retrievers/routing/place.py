@@ -164,6 +164,16 @@ def path_of(keys: Keys) -> str:
     return "/".join(key.label or key.value for key in keys)
 
 
+def unused_path(path: str, taken: set[str]) -> str:
+    """A display path no other partition has, now taken too: long values are cut, so two may read the same."""
+    number, candidate = 2, path
+    while candidate in taken:
+        candidate = f"{path}~{number}"
+        number += 1
+    taken.add(candidate)
+    return candidate
+
+
 def _key(
     level: Level, namespace: str, doc_id: str, metadata: Mapping[str, JsonValue], typed: Mapping[str, object]
 ) -> PartitionKey:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from svr_retrievers.backends.protocol import (
 from svr_retrievers.control.postgres import Catalog
 from svr_retrievers.errors import ClientClosed, CollectionNotFound
 from svr_retrievers.model import Document, PartitionMap, PartitionStats, Vector
+from svr_retrievers.routing.place import unused_path
 from svr_retrievers.routing.probe import Calibration
 from svr_retrievers.settings import Settings
 
@@ -119,8 +121,10 @@ class PostgresBackend:
         async with borrowed(self._pool) as conn, conn.transaction():
             there = (await self._catalog.lock_map(conn, ref)).map
             new = [w for w in wanted if there.child(w.parent, w.key) is None]
+            taken = {p.path for p in there.partitions}
             for partition in new:
-                number = await self._catalog.insert_partition(conn, ref, partition)
+                named = replace(partition, path=unused_path(partition.path, taken))
+                number = await self._catalog.insert_partition(conn, ref, named)
                 if partition.leaf:
                     for statement in self.tables(ref).create_child(number):
                         await conn.execute(statement)
@@ -182,9 +186,12 @@ class PostgresBackend:
         return [tuple(partitions)]  # one server: one round trip
 
     async def search(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Page:
-        """One round trip; a second, exact one only when an index came back with too few."""
+        """One round trip; a second, exact one only when an index came back with too few.
+
+        Without an index the question is put exactly, so that ties at the limit are decided by key.
+        """
         indexed = self._uses_index(ref, known, query)
-        found = await self._ask(ref, known, query)
+        found = await self._ask(ref, known, query if indexed else queries.exactly(query))
         if indexed and len(found) < query.limit:
             found = await self._ask(ref, known, queries.exactly(query))
             indexed = False

@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from svr_retrievers.backends.postgres import queries
 from svr_retrievers.backends.postgres.connection import Connection
+from svr_retrievers.backends.postgres.jsonb import dumps
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.backends.protocol import Batch, Selection, Written
 from svr_retrievers.control.postgres import Catalog
@@ -65,7 +66,7 @@ def _stage_rows(tables: Tables, batch: Batch, partitions: Sequence[int]) -> Iter
             batch.namespaces[i],
             batch.ids[i],
             batch.texts[i],
-            Jsonb(batch.metadatas[i]),
+            Jsonb(batch.metadatas[i], dumps=dumps),
             *(typed.get(field) for field in fields),
             batch.vectors[i],
         ]
