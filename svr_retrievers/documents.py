@@ -189,6 +189,8 @@ def _matrix(vectors: npt.ArrayLike, count: int, dimensions: int) -> Vector:
             array = np.ascontiguousarray(vectors, dtype=np.float32)
     except (TypeError, ValueError, OverflowError):
         raise InputError("vectors must be a numeric array of shape (documents, dimensions).") from None
+    if count == 0 and array.size == 0:
+        return array.reshape(0, dimensions)
     if array.ndim != 2 or len(array) != count:
         raise InputError(
             f"vectors has shape {array.shape}; it must be ({count}, {dimensions}).",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
-from svr_retrievers.errors import InputError
+from svr_retrievers.errors import ConfigError, InputError
 from svr_retrievers.model import JsonValue
 
 EXACT_BELOW_ROWS = 2_000
@@ -31,6 +31,12 @@ class IndexSpec:
 
     @staticmethod
     def from_json(body: Mapping[str, JsonValue]) -> IndexSpec:
+        unknown = sorted(set(body) - {f.name for f in fields(IndexSpec)})
+        if unknown:
+            raise ConfigError(
+                f"The collection's index has settings this release does not know: {', '.join(unknown)}.",
+                hint="The collection was made by a newer release; upgrade svr-retrievers.",
+            )
         return IndexSpec(**body)  # type: ignore[arg-type]
 
     def lists_for(self, rows: int) -> int:

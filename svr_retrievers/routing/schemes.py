@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Literal, TypeAlias
@@ -202,9 +203,9 @@ class Scheme:
         for spec in levels:
             body = {k: v for k, v in spec.items() if k != "kind"}
             cls = _KINDS.get(str(spec.get("kind")))
-            if cls is None:
+            if cls is None or not set(body) <= {f.name for f in dataclass_fields(cls)}:
                 raise ConfigError(
-                    f"Unknown partition scheme {spec.get('kind')!r}.",
+                    f"Unknown partition scheme {dict(spec)!r}.",
                     hint="The collection was made by a newer release; upgrade svr-retrievers.",
                 )
             if isinstance(body.get("values"), list):

@@ -251,6 +251,13 @@ def _shortfall(request: Request, answers: Answers, found: int, view: View) -> In
         return Incomplete(
             "approximate", f"the index found {found} of {request.limit}; exact=True looks at every row"
         )
-    what = "match the filter" if request.filter else "are there"
+    one = found == 1
+    verb = (
+        ("matches the filter" if one else "match the filter")
+        if request.filter
+        else "is there"
+        if one
+        else "are there"
+    )
     where = " in the partitions asked for" if request.partitions is not None else ""
-    return Incomplete("few_matches", f"only {found} documents {what}{where}")
+    return Incomplete("few_matches", f"only {found} document{'' if one else 's'} {verb}{where}")
