@@ -17,15 +17,27 @@ TARGETS = re.findall(r"^([a-z-]+):[^=]*?## ", MAKEFILE, flags=re.MULTILINE)
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
-def _dry_run(*arguments: str) -> str:
-    done = subprocess.run(
-        ["make", "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+def _make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Make as typed in a shell, also where these tests themselves run under make."""
+    shell = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=shell | {"LC_ALL": "C"},
     )
+
+
+def _dry_run(*arguments: str) -> str:
+    done = _make("--dry-run", *arguments)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_make_lists_its_targets() -> None:
-    told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    told = _make().stdout
 
     assert [line.split("\t")[0] for line in told.splitlines()] == [f"make {target}" for target in TARGETS]
     assert {"demo", "test", "lint"} <= set(TARGETS)
@@ -54,14 +66,7 @@ def test_an_old_python_is_refused_by_name(tmp_path: Path) -> None:
         "#!/usr/bin/env python3\nimport sys\nsys.version_info = (3, 9, 0)\nexec(sys.argv[2])\n", "utf-8"
     )
     old.chmod(0o755)
-    done = subprocess.run(
-        ["make", "lint", f"PYTHON={old}", f"READY={tmp_path}/ready"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "LC_ALL": "C"},
-    )
+    done = _make("lint", f"PYTHON={old}", f"READY={tmp_path}/ready")
 
     assert done.returncode == 2
     assert "Python 3.11 or newer is needed, not 3.9" in done.stderr
