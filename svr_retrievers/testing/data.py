@@ -25,7 +25,7 @@ AWKWARD_TEXTS = (
     '"; drop schema svr cascade; --',
     "é",
     "e\u0301",
-    "ＦＵＬＬ",
+    "\uff26\uff35\uff2c\uff2c",
     "\ttab and\nnewline",
     "null",
     "NULL",

@@ -87,9 +87,9 @@ class WritingConformance(Suite):
         collection.add([Document("x", metadata={"category": "a"}, vector=vector(1)), document(0)])
         [moved] = collection.add([Document("x", metadata={"category": "b"}, vector=vector(1))])
         assert (moved.action, moved.partition) == ("updated", "category=b")
-        assert [(h.id, h.partition) for h in collection.search(vector=vector(1), filter={"category": "b"})] == [
-            ("x", "category=b")
-        ]
+        assert [
+            (h.id, h.partition) for h in collection.search(vector=vector(1), filter={"category": "b"})
+        ] == [("x", "category=b")]
         assert len(collection.search(vector=vector(1), filter={"category": "a"})) == 0
         assert len(collection.search(vector=vector(1), partitions=["category=a"])) == 0
         assert collection.count() == 2
@@ -98,7 +98,9 @@ class WritingConformance(Suite):
 
     def test_one_batch_may_move_insert_and_replace(self, make: Make) -> None:
         collection = make(partition_by=by_field("category"))
-        collection.add([Document(i, metadata={"category": c}, vector=vector(1)) for i, c in ("ax", "bx", "cy")])
+        collection.add(
+            [Document(i, metadata={"category": c}, vector=vector(1)) for i, c in ("ax", "bx", "cy")]
+        )
         made = collection.add(
             [Document(i, metadata={"category": c}, vector=vector(2)) for i, c in ("ay", "bx", "cx", "dz")]
         )
@@ -110,7 +112,9 @@ class WritingConformance(Suite):
     def test_ids_and_namespaces_are_any_text(self, make: Make) -> None:
         collection = make(partition_by=by_hash(2))
         for space in AWKWARD_TEXTS:
-            collection.add([Document(i, i, vector=vector(n)) for n, i in enumerate(AWKWARD_TEXTS)], namespace=space)
+            collection.add(
+                [Document(i, i, vector=vector(n)) for n, i in enumerate(AWKWARD_TEXTS)], namespace=space
+            )
         for space in AWKWARD_TEXTS:
             found = collection.get(AWKWARD_TEXTS, namespace=space)
             assert [d.id for d in found] == list(AWKWARD_TEXTS)
@@ -185,7 +189,7 @@ class WritingConformance(Suite):
         given = np.asarray([vector(n) for n in range(3)], dtype=np.float64)
         collection.add([Document(str(n), vector=[9.0] * 4) for n in range(3)], vectors=given)
         found = collection.get(["0", "1", "2"], with_vectors=True)
-        assert np.array_equal([d.vector for d in found], given)
+        assert np.array_equal(np.asarray([d.vector for d in found], dtype=np.float64), given)
         with pytest.raises(InputError, match="vectors"):
             collection.add([document(1)], vectors=given)
         with pytest.raises(DimensionMismatch, match="vectors"):
@@ -205,7 +209,7 @@ class WritingConformance(Suite):
             assert np.array_equal(np.asarray(found.vector), vector(1))
             assert np.array_equal(np.asarray(hit.vector), vector(1))
             for held in (found.metadata, hit.metadata):
-                held["list"].append(2)  # type: ignore[attr-defined, union-attr, index, call-overload]
+                held["list"].append(2)  # type: ignore[attr-defined, union-attr]
             for row in (found.vector, hit.vector):
                 row[0] = 99.0  # type: ignore[index]
 
