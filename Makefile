@@ -21,7 +21,7 @@ lint: $(READY) ## style, types, import rules, spelling
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m codespell_lib
 
 format: $(READY) ## let ruff mend what it can
