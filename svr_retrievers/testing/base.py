@@ -44,7 +44,7 @@ class Suite:
 
     @pytest.fixture
     def make_client(self) -> MakeClient:
-        raise NotImplementedError("Override the fixture make_client of the conformance suite.")
+        pytest.fail("The conformance suite needs a store: override the fixture make_client.")
 
     @pytest.fixture
     def client(self, make_client: MakeClient) -> Iterator[SVRClient]:
