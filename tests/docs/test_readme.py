@@ -7,7 +7,6 @@ import io
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -65,10 +64,9 @@ def promised(code: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _own_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "postgres_url" in request.fixturenames:
         monkeypatch.setenv("SVR_URL", request.getfixturevalue("postgres_url"))
-    yield
 
 
 @pytest.mark.parametrize(
@@ -114,7 +112,8 @@ def test_every_svr_command_exists() -> None:
     for words in lines:
         names = [word for word in words[1:] if word.islower() and not word.startswith("-")]
         options = [word for word in words if word.startswith("--")]
-        assert names and app.parse_commands(names)[0] == tuple(names), words
+        assert names, words
+        assert app.parse_commands(names)[0] == tuple(names)
         help_text = io.StringIO()
         with contextlib.redirect_stdout(help_text):
             app([*names, "--help"], result_action="return_value")
