@@ -92,16 +92,14 @@ def _narrow(
     """The centroid step; None where it has nothing to say or nothing to gain.
 
     A filter that rows must still pass moves the neighbours further out than the calibration saw, so
-    then only an explicit `nprobe` or `recall_target` narrows.
+    then no recall can be promised for less than all of them, and only an explicit `nprobe` narrows.
     """
     ranking = rank(table, scores, allowed)
     if wish.nprobe is not None:
         probes = wish.nprobe
-    elif calibration is None:
+    elif calibration is None or left != ALL:
         return None
-    elif wish.recall_target is not None or (
-        left == ALL and sum(leaf.stats.rows for leaf in leaves) > FAN_OUT_BELOW_ROWS
-    ):
+    elif wish.recall_target is not None or sum(leaf.stats.rows for leaf in leaves) > FAN_OUT_BELOW_ROWS:
         probes = ranking.probes_for(wish.recall_target or DEFAULT_RECALL_TARGET, calibration)
     else:
         return None
@@ -109,8 +107,9 @@ def _narrow(
     if len(chosen) >= len(leaves):
         return None
     taken = {leaf.id for leaf, _ in chosen}
-    mass = ranking.mass(probes, calibration) if calibration is not None else None
-    recall = None if mass is None or calibration is None else calibration.recall_for(mass)
+    recall = None
+    if calibration is not None and left == ALL:
+        recall = calibration.recall_for(ranking.mass(probes, calibration))
     aside = tuple(leaf for leaf in leaves if leaf.id not in taken)
     return Planned(_route("centroid", chosen, len(leaves), known, recall), left, aside)
 

@@ -134,11 +134,13 @@ def test_what_a_filter_leaves_is_narrowed_by_closeness():
     assert {p.path for p in made.aside} | set(made.route.paths) == {f"cat={i}" for i in range(2, 8)}
 
 
-def test_a_filter_that_rows_must_pass_is_narrowed_only_on_request():
+def test_a_filter_that_rows_must_pass_is_narrowed_only_by_nprobe():
     loose = planned(world(), {"lang": "en"})
     assert loose.route.step == "fan_out"
-    assert planned(world(), {"lang": "en"}, nprobe=2).route.paths == ("cat=0", "cat=1")
-    assert planned(world(), {"lang": "en"}, recall_target=0.8).route.step == "centroid"
+    narrow = planned(world(), {"lang": "en"}, nprobe=2).route
+    assert narrow.paths == ("cat=0", "cat=1")
+    assert narrow.estimated_recall is None
+    assert planned(world(), {"lang": "en"}, recall_target=0.8).route.step == "fan_out"
 
 
 def test_a_filter_that_nothing_can_match_is_answered_by_the_smallest_partition():
