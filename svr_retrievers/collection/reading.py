@@ -47,10 +47,11 @@ class CollectionReads(CollectionState):
         """The `limit` closest documents that match, best first, or fewer with the reason in `incomplete`.
 
         `partitions` restricts the search to partitions by path (a path above leaves means all below it).
-        `exact` looks at every row that could match. `nprobe`, or `recall_target` (default 0.95) where it can be kept, say how
-        many partitions to probe where a large collection is searched by closeness; `ef_search` widens
-        the search within each HNSW index. `timeout_seconds` bounds the whole search; with
-        `on_failure="partial"` what answered in time is returned, and `incomplete` names the rest.
+        `exact` looks at every row that could match. Where a large collection is searched by closeness,
+        `recall_target` (default 0.95) or `nprobe` says how many partitions to probe; beside a filter on
+        other fields than the partition key only `nprobe` leaves any out. `ef_search` widens the search
+        within each HNSW index. `timeout_seconds` bounds the whole search; with `on_failure="partial"`
+        what answered in time is returned, and `incomplete` names the rest.
 
         Raises:
             PartitionNotFound: an unknown path in `partitions`.
