@@ -107,11 +107,14 @@ def nearest(query: VectorLike, stored: Sequence[Document], metric: Metric, limit
     return [found.id for found in sorted(stored, key=rank)[:limit]]
 
 
-def topics(rows: int, dimensions: int, *, count: int = 40, spread: float = 0.6, seed: int = 0) -> Vector:
-    """Shape (rows, dimensions), float32: unit vectors around `count` centres, as embeddings of texts lie."""
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(count, dimensions))
+def topics(rows: int, dimensions: int, *, count: int = 40, spread: float = 1.0, seed: int = 0) -> Vector:
+    """Shape (rows, dimensions), float32: unit vectors around `count` centres, as embeddings of texts lie.
+
+    The centres depend on `count` and `dimensions` alone, so that questions and documents share their topics.
+    """
+    centres = np.random.default_rng((count, dimensions)).normal(size=(count, dimensions))
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    rng = np.random.default_rng(seed)
     noise = rng.normal(size=(rows, dimensions)) * spread / np.sqrt(dimensions)
     made = centres[rng.integers(0, count, rows)] + noise
     return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)

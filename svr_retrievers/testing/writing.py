@@ -209,7 +209,7 @@ class WritingConformance(Suite):
             assert np.array_equal(np.asarray(found.vector), vector(1))
             assert np.array_equal(np.asarray(hit.vector), vector(1))
             for held in (found.metadata, hit.metadata):
-                held["list"].append(2)  # type: ignore[attr-defined, union-attr]
+                held["list"].append(2)  # type: ignore[attr-defined]
             for row in (found.vector, hit.vector):
                 row[0] = 99.0  # type: ignore[index]
 

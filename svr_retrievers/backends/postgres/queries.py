@@ -10,9 +10,13 @@ from psycopg import sql
 from svr_retrievers.backends.postgres.filters import compile_filter
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.backends.protocol import Query, Selection
+from svr_retrievers.filters import ALL
 
 _HALF_OVERFETCH = 4
 """Half precision orders almost as full precision does; four times the limit leaves room to re-sort."""
+_FILTERED_OVERFETCH = 3
+"""A filtered graph scan goes on in batches whose matches may be closer than those of the batches before.
+Measured at 1 % selectivity over four graphs of 7,500 rows: recall@10 is 0.968 without it, 0.988 with 2, 0.993 with 3."""
 
 SETTINGS = sql.SQL(
     "select set_config('hnsw.ef_search', %s, true), set_config('hnsw.iterative_scan', 'relaxed_order', true),"
@@ -33,6 +37,7 @@ def search(tables: Tables, query: Query) -> Statement:
     """The closest rows of the named partitions: part, namespace, id, text, metadata, version, distance[, vector].
 
     In the exact form the ordering is an expression no index can serve, and ties are broken by key even at the limit.
+    The outer order is an expression too: a relaxed graph scan claims an order that it does not keep.
     """
     condition, values, needs_metadata = compile_filter(query.filter, tables.columns)
     vector = PgVector(query.vector)
@@ -55,15 +60,22 @@ def search(tables: Tables, query: Query) -> Statement:
         "select k.part, k.namespace, k.id, d.text, d.metadata, d.version, k.distance{embedding}"
         " from ({inner} order by {order} limit %s) k"
         " join {documents} d on d.namespace = k.namespace and d.id = k.id"
-        " order by k.distance, k.namespace, k.id limit %s"
+        " order by k.distance + 0, k.namespace, k.id limit %s"
     ).format(
         embedding=sql.SQL(", k.embedding" if query.with_vectors else ""),
         inner=inner,
         order=order,
         documents=tables.documents,
     )
-    fetched = query.limit * _HALF_OVERFETCH if tables.half and not query.exact else query.limit
-    return Statement(text, [*params, *extra, fetched, query.limit])
+    return Statement(text, [*params, *extra, query.limit * _overfetch(tables, query), query.limit])
+
+
+def _overfetch(tables: Tables, query: Query) -> int:
+    if query.exact or not tables.indexable:
+        return 1
+    if tables.half:
+        return _HALF_OVERFETCH
+    return 1 if query.filter == ALL else _FILTERED_OVERFETCH
 
 
 def exactly(query: Query) -> Query:
