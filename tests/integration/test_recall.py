@@ -98,7 +98,7 @@ def test_a_shared_table_with_an_hnsw_index_returns_too_little(postgres_url: str,
             for n, query in enumerate(QUERIES)
         ]
     mean = float(np.mean(found))
-    print(f"\nplain pgvector: {mean:.1f} of 10 hits on average")
+    print(f"\nplain pgvector: {mean:.1f} of 10 hits on average")  # noqa: T201 - the figure is what the test is about
     assert mean < 5
 
 
@@ -115,7 +115,7 @@ def test_ours_is_full_and_right_for_every_tenant(
         assert {h.metadata["tenant"] for h in result} == {f"t{tenant}"}
         allowed = np.arange(tenant, ROWS, TENANTS)
         recalls.append(len(set(result.ids) & _truth(vectors, query, allowed)) / 10)
-    print(f"\n{kind}: recall@10 {np.mean(recalls):.4f}")
+    print(f"\n{kind}: recall@10 {np.mean(recalls):.4f}")  # noqa: T201 - the figure is what the test is about
     assert np.mean(recalls) >= 0.99
 
 
@@ -143,7 +143,7 @@ def test_recall_through_real_graphs_holds_at_every_selectivity(
         recalls.append(len(set(result.ids) & _truth(vectors, query, allowed)) / len(result))
     plan = collection.explain(vector=QUERIES[0], filter={share: True} if share else None).plan
     used = "graph" if "_hnsw" in plan else "scan"
-    print(f"\n{kind} {share or 'no filter'}: recall@10 {np.mean(recalls):.4f} ({used})")
+    print(f"\n{kind} {share or 'no filter'}: recall@10 {np.mean(recalls):.4f} ({used})")  # noqa: T201 - the figure is what the test is about
     assert np.mean(recalls) >= 0.99
 
 
@@ -158,7 +158,7 @@ def test_probing_by_closeness_keeps_near_its_target_where_partitions_say_nothing
         for q in QUERIES
     ]
     recalls = np.mean([len(f) / 10 for f in found]), np.mean([len(f) / 10 for f in sure])
-    print(f"\nby closeness: recall@10 {recalls[0]:.4f} for 0.95, {recalls[1]:.4f} for 0.99")
+    print(f"\nby closeness: recall@10 {recalls[0]:.4f} for 0.95, {recalls[1]:.4f} for 0.99")  # noqa: T201 - the figure is what the test is about
     assert recalls[0] >= 0.9
     assert recalls[1] >= 0.97
 
