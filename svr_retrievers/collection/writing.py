@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from svr_retrievers.backends.protocol import (
 from svr_retrievers.collection.state import MAP_RETRIES, CollectionState
 from svr_retrievers.concurrency import off_loop
 from svr_retrievers.embedding import embed_documents
-from svr_retrievers.errors import InputError
+from svr_retrievers.errors import BackendError, InputError
 from svr_retrievers.model import (
     DEFAULT_NAMESPACE,
     AddResult,
@@ -26,6 +27,8 @@ from svr_retrievers.model import (
 )
 from svr_retrievers.names import check_key
 from svr_retrievers.search.execute import View
+
+_log = logging.getLogger(__name__)
 
 
 class CollectionWrites(CollectionState):
@@ -85,11 +88,18 @@ class CollectionWrites(CollectionState):
         raise self._conflict()
 
     async def _after_write(self, view: View, rows: Mapping[int, int]) -> None:
-        """Counts, centroids and indexes follow the rows; a concurrent change of the map postpones them."""
+        """Counts, centroids and indexes follow the rows; a concurrent change of the map postpones them.
+
+        So does a failure, such as a role that may write rows but not build indexes: the rows are stored
+        already, and an error would say that they are not. `refresh()` does it again and raises.
+        """
         try:
-            self._adopt(await statistics.after_write(self._backend, self._ref, view, rows))
-        except StaleMap:
-            await self._reload()
+            try:
+                self._adopt(await statistics.after_write(self._backend, self._ref, view, rows))
+            except StaleMap:
+                await self._reload()
+        except BackendError as error:
+            _log.warning("upkeep after a write to collection %r is put off: %s", self.name, error)
 
     async def delete(
         self,

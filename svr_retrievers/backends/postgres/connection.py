@@ -83,6 +83,8 @@ def make_pool(url: str, settings: Settings) -> Pool:
         min_size=settings.pool_min_connections,
         max_size=max(settings.pool_max_connections, settings.pool_min_connections),
         timeout=settings.connect_timeout_seconds,
+        # The pool waits ever longer between attempts; starting over keeps that wait below a caller's own.
+        reconnect_timeout=settings.connect_timeout_seconds / 2,
         kwargs={"autocommit": True, "application_name": "svr"},
         configure=configure,
         check=None,
@@ -108,8 +110,24 @@ async def configure(conn: Connection) -> None:
 async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
     """A pooled connection; driver errors inside become ours."""
     with translated():
-        async with pool.connection() as conn:
+        async with _lent(pool) as conn:
             yield conn
+
+
+@contextlib.asynccontextmanager
+async def _lent(pool: Pool) -> AsyncIterator[Connection]:
+    """A pooled connection. When one was lost, the idle others are tested, as a restart breaks all at once."""
+    lost = False
+    try:
+        async with pool.connection() as conn:
+            try:
+                yield conn
+            finally:
+                lost = conn.broken
+    finally:
+        if lost:
+            with contextlib.suppress(psycopg.Error):
+                await pool.check()
 
 
 @contextlib.contextmanager
@@ -131,7 +149,7 @@ def translated(collection: str | None = None) -> Iterator[None]:
 async def guarded(pool: Pool, collection: str, *, transaction: bool) -> AsyncIterator[Connection]:
     """A pooled connection for work on a collection, in one transaction if asked for."""
     with translated(collection):
-        async with pool.connection() as conn:
+        async with _lent(pool) as conn:
             if transaction:
                 async with conn.transaction():
                     yield conn
