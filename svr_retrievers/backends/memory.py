@@ -22,7 +22,7 @@ from svr_retrievers.backends.protocol import (
     StaleMap,
     Written,
 )
-from svr_retrievers.errors import CollectionExists, CollectionNotFound
+from svr_retrievers.errors import ClientClosed, CollectionExists, CollectionNotFound
 from svr_retrievers.filters import Node, evaluate
 from svr_retrievers.model import (
     Document,
@@ -77,11 +77,13 @@ class MemoryBackend:
     def __init__(self) -> None:
         self._stores: dict[str, _Store] = {}
         self._next_id = 1
+        self._closed = False
 
     async def open(self) -> None:
         return None
 
     async def close(self) -> None:
+        self._closed = True
         self._stores.clear()
 
     async def create_collection(self, config: CollectionConfig) -> CollectionRef:
@@ -109,6 +111,8 @@ class MemoryBackend:
         del self._stores[name]
 
     def _store(self, ref: CollectionRef) -> _Store:
+        if self._closed:
+            raise ClientClosed("This client is closed.", hint="Make a new one.")
         store = self._stores.get(ref.config.name)
         if store is None or store.ref.id != ref.id:
             raise CollectionNotFound(

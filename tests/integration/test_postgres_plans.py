@@ -33,7 +33,11 @@ def client(postgres_url: str) -> Iterator[SVRClient]:
 def collection(client: SVRClient) -> Collection:
     """Eight partitions: six small ones, one of 3,000 rows with a graph, and the catch-all."""
     made = client.create_collection(
-        "plans", dimensions=16, partition_by=by_field("k"), filter_fields={"n": int}, index=hnsw(min_rows=2000)
+        "plans",
+        dimensions=16,
+        partition_by=by_field("k"),
+        filter_fields={"n": int},
+        index=hnsw(min_rows=2000),
     )
     rows = topics(3600, 16)
     keys = ["large"] * 3000 + [f"small{n % 6}" for n in range(590)] + [None] * 10
