@@ -11,7 +11,7 @@ from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.backends.memory import MemoryBackend
 from svr_retrievers.backends.protocol import Backend, CollectionConfig, CollectionRef
 from svr_retrievers.collection import AsyncCollection
-from svr_retrievers.embedding import AsyncEmbedder, Embedder, embed_query
+from svr_retrievers.embedding import AsyncEmbedder, Embedder, check_embedder, embed_query
 from svr_retrievers.errors import (
     ClientClosed,
     CollectionExists,
@@ -119,6 +119,7 @@ class AsyncSVRClient:
         """
         if if_exists not in ("error", "open"):
             raise InputError(f"if_exists must be 'error' or 'open', not {if_exists!r}.")
+        check_embedder(embedder)
         backend = await self._opened()
         size = dimensions if dimensions is not None else await _asked(embedder)
         config = make_config(name, size, metric, partition_by, filter_fields, index, backend)
@@ -135,6 +136,7 @@ class AsyncSVRClient:
         self, name: str, *, embedder: Embedder | AsyncEmbedder | None = None
     ) -> AsyncCollection:
         """An existing collection. Raises CollectionNotFound, naming those that exist."""
+        check_embedder(embedder)
         backend = await self._opened()
         checked = check_name(name, "name")
         try:

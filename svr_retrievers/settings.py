@@ -35,7 +35,11 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's own ba
     )
     path: Path | None = Field(default=None, description="Data folder of the embedded server.")
     db_schema: str = Field(
-        default="svr", min_length=1, max_length=63, description="PostgreSQL schema that holds all tables."
+        default="svr",
+        min_length=1,
+        max_length=63,
+        pattern=r"^[^%\x00]+$",  # the driver reads % in an identifier as a placeholder
+        description="PostgreSQL schema that holds all tables.",
     )
     connect_timeout_seconds: float = Field(
         default=10.0, gt=0, description="How long opening may take before it fails with the reason."

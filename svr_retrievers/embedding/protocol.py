@@ -8,7 +8,7 @@ from typing import Protocol, cast, runtime_checkable
 import anyio.to_thread
 import numpy as np
 
-from svr_retrievers.errors import EmbeddingFailed, SVRError
+from svr_retrievers.errors import EmbeddingFailed, InputError, SVRError
 from svr_retrievers.model import Vector, VectorLike
 
 
@@ -29,6 +29,15 @@ class AsyncEmbedder(Protocol):
     def aembed_documents(self, texts: list[str]) -> Awaitable[Sequence[VectorLike]]: ...
 
     def aembed_query(self, text: str) -> Awaitable[VectorLike]: ...
+
+
+def check_embedder(embedder: object) -> None:
+    """Raises InputError for something that is no embedder; None is fine."""
+    if embedder is not None and not isinstance(embedder, Embedder | AsyncEmbedder):
+        raise InputError(
+            f"embedder must have embed_documents and embed_query; {type(embedder).__name__} has not.",
+            hint="Pass a LangChain Embeddings object, or any object with these two methods.",
+        )
 
 
 async def embed_documents(embedder: Embedder | AsyncEmbedder, texts: list[str]) -> Vector:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -106,7 +105,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(errors.ConfigError, match="something else"):
         SVRClient(path=tmp_path / "full")
     assert (tmp_path / "full" / "letter.txt").read_text() == "keep me"
-    assert os.listdir(tmp_path / "full") == ["letter.txt"]
+    assert [f.name for f in (tmp_path / "full").iterdir()] == ["letter.txt"]
 
 
 def test_a_path_and_a_url_exclude_each_other(tmp_path: Path) -> None:

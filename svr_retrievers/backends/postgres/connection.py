@@ -68,13 +68,15 @@ async def ensure_extension(conn: Connection) -> None:
 def check_url(url: str) -> None:
     """Raises ConfigError when the driver cannot read the URL."""
     try:
-        conninfo_to_dict(url)
+        host = str(conninfo_to_dict(url).get("host") or "")
     except psycopg.Error:
+        host = "?@?"
+    if "@" in host[1:]:  # part of a password; the driver would repeat it as a host that it cannot find
         raise ConfigError(
             "The PostgreSQL URL cannot be read.",
             hint="It has the form postgresql://user:password@host:5432/database; "
             "percent-encode special characters in the password.",
-        ) from None
+        )
 
 
 def make_pool(url: str, settings: Settings) -> Pool:
