@@ -44,6 +44,11 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's own ba
     connect_timeout_seconds: float = Field(
         default=10.0, gt=0, description="How long opening may take before it fails with the reason."
     )
+    connect_retry_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        description="How long opening asks again while the server refuses connections or is starting.",
+    )
     timeout_seconds: float = Field(
         default=30.0, gt=0, description="Deadline of a search that names none; a stuck query must end."
     )

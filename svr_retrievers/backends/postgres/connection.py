@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 import psycopg
+import tenacity
 from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection, errors, sql
 from psycopg.conninfo import conninfo_to_dict
@@ -32,11 +33,25 @@ Pool = AsyncConnectionPool[Connection]
 
 
 async def connect(url: str, settings: Settings) -> Connection:
-    """One connection outside the pool, so that a failure says why. Raises ConnectionFailed and its kin."""
+    """One connection outside the pool, so that a failure says why. Raises ConnectionFailed and its kin.
+
+    A server that refuses connections or is just starting is asked again for `connect_retry_seconds`.
+    """
+    retrying = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(_may_pass),
+        wait=tenacity.wait_random_exponential(multiplier=0.1, max=1.0),
+        stop=tenacity.stop_after_delay(settings.connect_retry_seconds),
+        reraise=True,
+    )
+    timeout = max(2, round(settings.connect_timeout_seconds))
     with translated():
-        return await AsyncConnection.connect(
-            url, autocommit=True, connect_timeout=max(2, round(settings.connect_timeout_seconds))
-        )
+        return await retrying(AsyncConnection.connect, url, autocommit=True, connect_timeout=timeout)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether a failure to connect is one that a moment's patience may mend."""
+    reasons = ("refused", "starting up", "shutting down", "not accepting", "too many clients")
+    return isinstance(error, psycopg.OperationalError) and any(r in str(error) for r in reasons)
 
 
 async def ensure_extension(conn: Connection) -> None:
@@ -209,9 +224,10 @@ def _unreachable(text: str) -> ConnectionFailed:
         return _no_entry()
     if "does not exist" in lowered and "database" in lowered:
         return ConnectionFailed("The database named in the URL does not exist.", hint="Create it first.")
-    reason = text.strip().splitlines()[-1].strip().rstrip(".?") if text.strip() else "no reason given"
+    lines = [line.strip().removeprefix("connection failed: ") for line in text.splitlines() if line.strip()]
+    reason = next((line for line in lines if "failed:" in line), lines[-1] if lines else "no reason given")
     return ConnectionFailed(
-        f"PostgreSQL cannot be reached: {reason}.",
+        f"PostgreSQL cannot be reached: {reason.rstrip('.?')}.",
         hint="Check host and port in the URL and that the server is up.",
     )
 
