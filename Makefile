@@ -6,13 +6,22 @@ PARTS := $(wildcard integrations/*/pyproject.toml)
 PACKAGES := -e '.[all]' $(PARTS:%/pyproject.toml=-e %) --group test --group lint
 NAMES := svr-retrievers $(PARTS:integrations/%/pyproject.toml=%)
 
-.PHONY: help demo test lint format constraints check-install clean
+PEERS := .venv-peers/bin
+SIZE ?= small
+SEED ?= 7
+
+.PHONY: help demo bench test lint format constraints check-install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
 
 demo: $(READY) ## one shared index against routed partitions, on real text
 	@$(BIN)/python -m svr_retrievers.cli demo
+
+bench: $(READY) .venv-peers/ready ## side by side with other stores (SIZE=small, minutes; SIZE=large, hours)
+	@mkdir -p benchmarks/results
+	$(BIN)/python -m svr_retrievers.cli bench --size $(SIZE) --seed $(SEED) --peers-python $(PEERS)/python \
+	  --json benchmarks/results/$(SIZE).json --markdown benchmarks/results/$(SIZE).md --svg benchmarks/results/$(SIZE).svg
 
 test: $(READY) ## all tests, with branch coverage
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
@@ -42,7 +51,7 @@ check-install: ## install as a user does, without pins, and import
 	rm -rf .venv-plain
 
 clean: ## remove .venv and caches
-	rm -rf .venv .venv-plain .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage
+	rm -rf .venv .venv-plain .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage
 
 # uv installs in seconds what takes pip a minute. pip does it where uv cannot be had, fails, or would
 # pass by a package index that pip is set up to use.
@@ -54,4 +63,14 @@ $(READY): pyproject.toml constraints.txt $(PARTS)
 	if ! $$py -m pip config list | grep -q '\.index-url=' && $$py -m pip install --quiet uv \
 	  && $$py -m uv pip install --quiet --python $$py -c constraints.txt $(PACKAGES); then :; else \
 	  $$py -m pip install --quiet --upgrade 'pip>=25.1' && $$py -m pip install --quiet -c constraints.txt $(PACKAGES); fi
+	@touch $@
+
+# The stores to compare with, apart from .venv: their demands on the drivers exclude each other. hnswlib
+# needs a compiler; without one the benchmark says that it was not measured.
+.venv-peers/ready: pyproject.toml
+	@test -x $(PEERS)/python || $(PYTHON) -m venv .venv-peers
+	@echo "Installing the stores to compare with into .venv-peers: a minute or two."
+	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check --group peers
+	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check hnswlib || echo "hnswlib does not build here."
 	@touch $@

@@ -10,6 +10,7 @@ from cyclopts import App
 
 import svr_retrievers
 from svr_retrievers.cli import collections, config, doctor
+from svr_retrievers.cli.bench import bench
 from svr_retrievers.cli.collections import show_map
 from svr_retrievers.cli.demo import demo
 from svr_retrievers.cli.search import explain, search
@@ -34,6 +35,7 @@ app = App(
     help_on_error=False,
 )
 app.command(demo)
+app.command(bench)
 app.command(doctor.doctor)
 app.command(search)
 app.command(explain)

@@ -1,0 +1,121 @@
+"""Other systems, each in a process of its own Python: installed, asked and timed apart from this one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from svr_retrievers.bench.data import Corpus, Rows, category
+from svr_retrievers.bench.timing import Ask, Asked
+from svr_retrievers.model import JsonValue
+
+WORKER = Path(__file__).with_name("peer_worker.py")
+PACKAGES = {
+    "langchain-postgres": "langchain-postgres",
+    "llama-index": "llama-index-vector-stores-postgres",
+    "lancedb": "lancedb",
+    "chroma": "chromadb",
+    "hnswlib": "hnswlib",
+    "faiss": "faiss-cpu",
+}
+"""The peers by the name they are shown under, and what has to be installed for each."""
+FILTERED = "r100"
+
+
+class PeerUnavailable(Exception):
+    """A peer cannot be measured here; the text says why and what to do."""
+
+
+class Peer:
+    """One system behind a pipe. Its process times each call itself, so the pipe costs it nothing."""
+
+    def __init__(self, name: str, python: str, folder: Path) -> None:
+        self.name = name
+        command = [python, "-W", "ignore", str(WORKER), name, str(folder)]
+        self.log = folder / f"{name}.log"
+        with self.log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - the interpreter the user named
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+
+    def call(self, do: str, **given: JsonValue) -> Mapping[str, JsonValue]:
+        """Raises PeerUnavailable when the peer failed or its process ended."""
+        pipe = self._process
+        assert pipe.stdin is not None
+        assert pipe.stdout is not None
+        try:
+            pipe.stdin.write(json.dumps({"do": do, **given}) + "\n")
+            pipe.stdin.flush()
+            line = pipe.stdout.readline()
+        except OSError as error:
+            line = ""
+            del error
+        if not line:
+            raise PeerUnavailable(f"its process ended: {self._last_words()}")
+        answer = cast("dict[str, JsonValue]", json.loads(line))
+        if "error" in answer:
+            raise PeerUnavailable(str(answer["error"]))
+        return answer
+
+    def ask(self, query: int, *, filtered: bool = False) -> Asked:
+        answer = self.call("ask", query=query, filtered=filtered)
+        return Asked(cast("list[int]", answer["ids"]), float(cast("float", answer["ms"])))
+
+    def asker(self, *, filtered: bool = False) -> Ask:
+        return lambda query: self.ask(query, filtered=filtered)
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=20)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text("utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+@contextmanager
+def peer(name: str, python: str, folder: Path, **opening: JsonValue) -> Iterator[Peer]:
+    """The peer, opened with these settings; its process ends with the block.
+
+    Raises:
+        PeerUnavailable: it is not installed for this Python, or cannot be opened.
+    """
+    made = Peer(name, python, folder)
+    try:
+        try:
+            made.call("open", **opening)
+        except PeerUnavailable as error:
+            if "No module named" not in str(error):
+                raise
+            raise PeerUnavailable(
+                f"{PACKAGES[name]} is not installed for {python}: pip install {PACKAGES[name]}, or name a Python"
+                " that has it with --peers-python ('make bench' does both)"
+            ) from None
+        yield made
+    finally:
+        made.close()
+
+
+def write_data(folder: Path, corpus: Corpus, rows: int) -> None:
+    """What a peer's process reads: vectors, texts' numbers, metadata and queries, as plain files."""
+    part = corpus.rows.part(0, rows)
+    np.save(folder / "vectors.npy", part.vectors)
+    np.save(folder / "queries.npy", corpus.queries.vectors)
+    np.save(folder / "asked_for.npy", corpus.queries.fields[FILTERED])
+    with (folder / "documents.jsonl").open("w", encoding="utf-8") as lines:
+        for i in range(len(part)):
+            lines.write(json.dumps({"text": part.text(i), "metadata": part.metadata(i)}) + "\n")
+
+
+def written(rows: Rows, at: Sequence[int]) -> list[JsonValue]:
+    """The metadata of some rows, as peers store it."""
+    return [cast("JsonValue", rows.metadata(i) | {"cat": category(int(rows.fields["cat"][i]))}) for i in at]

@@ -1,0 +1,48 @@
+"""How much data each size of the benchmark uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DIMENSIONS = 384
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Rows and queries of one run. `growth` and `builds` are the sizes of the rows that need their own data."""
+
+    name: str
+    rows: int
+    clusters: int
+    queries: int
+    tuning: int
+    fresh: int
+    ingest: int
+    builds: tuple[int, ...]
+    growth: tuple[int, int]
+    routed: tuple[int, ...] = (100, 10_000, 100_000)
+    mapped: int = 10_000
+    peers: int = 20_000
+
+    @property
+    def asked(self) -> int:
+        return self.queries + self.tuning
+
+
+TINY = Size("tiny", 3_000, 8, 40, 20, 200, 400, (3_000,), (1_500, 3_000), (50, 200), 60, 3_000)
+"""For the tests of the benchmark itself: it says nothing about speed."""
+SMALL = Size("small", 20_000, 16, 400, 150, 2_000, 6_000, (20_000,), (12_000, 120_000))
+MEDIUM = Size("medium", 50_000, 24, 600, 200, 5_000, 10_000, (50_000,), (20_000, 200_000))
+LARGE = Size(
+    "large",
+    200_000,
+    64,
+    1_000,
+    300,
+    20_000,
+    20_000,
+    (200_000, 1_000_000),
+    (100_000, 1_000_000),
+    peers=200_000,
+)
+SIZES = {size.name: size for size in (TINY, SMALL, MEDIUM, LARGE)}

@@ -1,0 +1,83 @@
+"""`svr bench`: measures this library against the raw database, one big index, and other stores."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from pathlib import Path
+from typing import Literal
+
+from svr_retrievers.cli.store import console
+from svr_retrievers.errors import InputError
+
+UNMEASURED = 1
+
+
+def bench(
+    *,
+    size: Literal["tiny", "small", "medium", "large"] = "small",
+    seed: int = 7,
+    json: Path | None = None,
+    only: str = "",
+    url: str | None = None,
+    peers_python: Path | None = None,
+    markdown: Path | None = None,
+    svg: Path | None = None,
+) -> int:
+    """Measure speed and recall side by side, on generated data, on this machine.
+
+    All systems run in one go, asked in turn in random order, so that ratios hold whatever the machine does.
+    Uses an embedded PostgreSQL of its own, which is removed at the end. Exit code 0: every row was measured,
+    whether its goal was met or not; 1: some row could not be measured, and it says why.
+
+    Parameters
+    ----------
+    size
+        small: 20,000 vectors, minutes. medium: 50,000. large: 200,000 and a million, hours. tiny: only to
+        see that everything runs; its figures say nothing.
+    seed
+        Another seed gives other data of the same kind.
+    json
+        Write one record a row to this file.
+    only
+        Rows to measure, separated by commas, e.g. 1,4,6b.
+    url
+        postgresql://user@host/database, instead of a server of its own. Uses the schema svr_bench.
+    peers_python
+        The Python that has the other stores installed; by default the one that runs this.
+    markdown
+        Write the table to this file.
+    svg
+        Write a picture to this file.
+    """
+    from svr_retrievers.bench import picture, table
+    from svr_retrievers.bench.run import run
+    from svr_retrievers.bench.sizes import SIZES
+
+    out = console()
+    for file in (json, markdown, svg):
+        _check_writable(file)
+    found = run(
+        SIZES[size],
+        seed=seed,
+        only=[name.strip() for name in only.split(",") if name.strip()],
+        url=url,
+        peers_python=sys.executable if peers_python is None else str(peers_python),
+        say=lambda text: out.print(f"[dim]{text}[/dim]"),
+    )
+    table.show(found, out)
+    _write(json, json_format.dumps(found.to_json(), indent=2) + "\n")
+    _write(markdown, table.markdown(found))
+    _write(svg, picture.svg(found))
+    return 0 if found.complete else UNMEASURED
+
+
+def _check_writable(file: Path | None) -> None:
+    """Before minutes of work, not after."""
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise InputError(f"{file} cannot be written.", hint="Name a file in a folder that exists.")
+
+
+def _write(file: Path | None, text: str) -> None:
+    if file is not None:
+        file.write_text(text, "utf-8")

@@ -1,0 +1,155 @@
+"""`svr bench` at its smallest size on a real server: every row is measured or says why not. No figure is judged."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import psycopg
+import pytest
+
+from svr_retrievers import SVRClient
+from svr_retrievers.bench import ours
+from svr_retrievers.bench.postgres.server import SCHEMA, server
+from svr_retrievers.bench.rows import ROWS
+from svr_retrievers.cli import main
+from svr_retrievers.errors import InputError
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+
+WITH_PEERS = {
+    "1": {"langchain-postgres"},
+    "3": {"langchain-postgres", "llama-index"},
+    "14": {"lancedb", "chroma"},
+}
+
+
+@pytest.fixture(scope="module")
+def ran(postgres_url, tmp_path_factory):
+    """Exit code and folder of one run of all rows, the peers in an environment that has none of them."""
+    folder = tmp_path_factory.mktemp("bench")
+    blocked = folder / "blocked"
+    blocked.mkdir()
+    for module in (
+        "langchain_postgres",
+        "llama_index/vector_stores/postgres",
+        "lancedb",
+        "chromadb",
+        "hnswlib",
+    ):
+        name = module.replace("/", ".")
+        file = blocked / f"{module.split('/')[0]}.py"
+        file.write_text(f"raise ModuleNotFoundError({f'No module named {name!r}'!r})\n")
+    files = {name: folder / f"run.{name}" for name in ("json", "markdown", "svg")}
+    options = [word for name, file in files.items() for word in (f"--{name}", str(file))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(blocked))
+        code = main(
+            [
+                "bench",
+                "--size",
+                "tiny",
+                "--seed",
+                "5",
+                "--url",
+                postgres_url,
+                "--peers-python",
+                sys.executable,
+            ]
+            + options
+        )
+    return code, files
+
+
+@pytest.fixture(scope="module")
+def records(ran):
+    return {record["id"]: record for record in json.loads(ran[1]["json"].read_text())["records"]}
+
+
+def test_rows_without_their_peers_make_the_exit_code_one(ran):
+    assert ran[0] == 1
+
+
+def test_the_file_says_what_was_run(ran):
+    body = json.loads(ran[1]["json"].read_text())
+
+    assert (body["size"], body["seed"], body["dimensions"]) == ("tiny", 5, 384)
+    assert body["postgresql_settings"]["fsync"] in ("on", "off")
+
+
+def test_there_is_one_record_a_row_in_the_order_of_the_table(ran):
+    order = [record["id"] for record in json.loads(ran[1]["json"].read_text())["records"]]
+
+    assert order == sorted((row.id for row in ROWS), key=lambda i: (int(i.rstrip("b")), i))
+
+
+@pytest.mark.parametrize("row", [row.id for row in ROWS])
+def test_a_record_is_complete(records, row):
+    record = records[row]
+
+    assert record["what"]
+    assert set(record["not_measured"]) == WITH_PEERS.get(row, set())
+    assert all("is not installed" in why for why in record["not_measured"].values())
+    assert record["value"]
+    assert all(math.isfinite(value) for value in record["value"].values())
+    assert record["medians"]
+    assert set(record["goal"]) == set(record["checks"])
+    if record["not_measured"]:
+        assert record["met"] in (None, False)
+    else:
+        assert record["met"] in ((None,) if not record["goal"] else (True, False))
+    machine = record["machine"]
+    assert machine["cores"] >= 1
+    assert machine["versions"]["postgresql"]
+    assert machine["load_before"] >= 0
+
+
+def test_shares_and_recalls_lie_between_nothing_and_all(records):
+    for record in records.values():
+        for name, figures in record["medians"].items():
+            if isinstance(figures, dict) and "recall" in figures:
+                assert 0.0 < figures["recall"] <= 1.0, (record["id"], name)
+
+
+def test_exact_answers_are_asked_for_under_every_filter(records):
+    assert records["6"]["value"]["queries answered short"] == 0.0
+    assert records["12"]["value"]["documents not readable at once"] == 0.0
+
+
+def test_the_table_and_the_picture_are_written(ran):
+    assert ran[1]["markdown"].read_text().count("\n| 4 |") == 1
+    assert ran[1]["svg"].read_text().startswith("<svg")
+
+
+def test_nothing_is_left_in_the_database(ran, postgres_url):
+    with psycopg.connect(postgres_url) as conn:
+        left = conn.execute("select 1 from pg_namespace where nspname = %s", (SCHEMA,)).fetchall()
+    with SVRClient(postgres_url) as client:
+        names = [name for name in client.list_collections() if name.startswith(ours.PREFIX)]
+
+    assert left == []
+    assert names == []
+
+
+def test_unknown_rows_and_unwritable_files_are_refused_before_any_work(tmp_path, capsys):
+    assert main(["bench", "--only", "4,99", "--url", "postgresql://nobody@127.0.0.1:1/none"]) == 2
+    assert "There is no row '99'." in capsys.readouterr().err
+    assert main(["bench", "--json", str(tmp_path / "no" / "file.json")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_store_without_tables_is_refused():
+    with pytest.raises(InputError, match="needs PostgreSQL"), server("memory://", large=False):
+        pytest.fail("it opened")
+
+
+def test_its_own_server_is_set_up_for_measuring_and_removed():
+    with server(None, large=False) as own:
+        with psycopg.connect(own.url) as conn:
+            folder = conn.execute("select current_setting('data_directory')").fetchone()[0]
+        assert own.settings["shared_buffers"] == "1GB"
+        assert own.settings["fsync"] == "on"
+        assert own.versions["pgvector (server)"]
+
+    assert not __import__("pathlib").Path(folder).exists()
