@@ -38,7 +38,7 @@ def measure(lab: Lab) -> Finding:
                 missing[name] = str(error)
         series = interleave(systems, lab.testing, seed=lab.seed)
     truth = lab.truth()
-    checks = []
+    checks = [Check(f"p50 {name}, ms", series[name].p50) for name in (LANGCHAIN, LLAMA_INDEX)]
     for name in THEIRS:
         if name in series:
             checks.append(
