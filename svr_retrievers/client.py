@@ -123,11 +123,14 @@ class AsyncSVRClient:
         backend = await self._opened()
         size = dimensions if dimensions is not None else await _asked(embedder)
         config = make_config(name, size, metric, partition_by, filter_fields, index, backend)
+        there = False
         try:
             ref = await backend.create_collection(config)
         except CollectionExists:
             if if_exists == "error":
                 raise
+            there = True
+        if there:
             ref = await backend.load_collection(config.name)
             _compare(ref.config, config, partition_by, filter_fields)
         return await self._collection(backend, ref, embedder)
@@ -275,13 +278,17 @@ def _compare(
     if scheme is not None:
         pairs.append(("partition_by", there.scheme, asked.scheme))
     if filter_fields is not None:
-        pairs.append(("filter_fields", dict(there.fields), dict(asked.fields)))
+        pairs.append(("filter_fields", _shown(there.fields), _shown(asked.fields)))
     for what, has, wants in pairs:
         if has != wants:
             raise CollectionMismatch(
-                f"The collection {there.name!r} has {what} {has!r}, not {wants!r}.",
-                hint="Open it as it is, use another name, or drop it first.",
+                f"The collection {there.name!r} has {what} {has}, not {wants}.",
+                hint=f"Open it as it is, use another name, or drop it first: drop_collection({there.name!r}).",
             )
+
+
+def _shown(fields: Mapping[str, FieldType]) -> str:
+    return "{" + ", ".join(f"{name}: {kind.value}" for name, kind in sorted(fields.items())) + "}"
 
 
 def _checked_url(url: object) -> str | None:

@@ -27,6 +27,8 @@ class RoutedPartition:
 class Route:
     """Which step of the cascade decided, what it chose, and from how many.
 
+    `considered` partitions could hold a match, out of `total` in the collection. Where none could, the
+    smallest is searched all the same, so that the answer comes from the database.
     `estimated_recall` is the calibrated share of the true neighbours expected in the chosen
     partitions: 1.0 where no partition that could match was left out, None where it is not known.
     """
@@ -37,6 +39,7 @@ class Route:
     generation: int
     estimated_recall: float | None = None
     widened: bool = False
+    total: int = 0
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -49,7 +52,18 @@ class Route:
 
     def __repr__(self) -> str:
         shown = ", ".join(self.paths[:4]) + (", ..." if len(self.partitions) > 4 else "")
-        return f"Route({self.step}: {len(self.partitions)} of {self.considered} partitions: {shown})"
+        return (
+            f"Route({self.step}: {self.reach}: {shown})"
+            if self.considered
+            else f"Route({self.step}: {self.reach})"
+        )
+
+    @property
+    def reach(self) -> str:
+        """How many partitions are searched out of all, in words."""
+        if not self.considered:
+            return f"none of {self.total} partitions can match" if self.total else "no partitions yet"
+        return f"{len(self.partitions)} of {max(self.total, self.considered)} partitions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +136,7 @@ class SearchResult(Sequence[Hit]):
 
     def __repr__(self) -> str:
         reason = f", incomplete: {self.incomplete.message}" if self.incomplete else ""
-        where = f"{self.route.step}, {len(self.route.partitions)} of {self.route.considered} partitions"
+        where = f"{self.route.step}, {self.route.reach}"
         return (
             f"SearchResult({len(self)} of {self.limit} hits, {where}, {self.timings.total_ms:.1f} ms{reason})"
         )
@@ -198,9 +212,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [
-            f"route: {self.route.step}, {len(self.route.partitions)} of {self.route.considered} partitions"
-        ]
+        lines = [f"route: {self.route.step}, {self.route.reach}"]
         lines += [f"  {p.path}: {p.reason}" for p in self.route.partitions[:20]]
         if len(self.route.partitions) > 20:
             lines.append(f"  ... and {len(self.route.partitions) - 20} more")

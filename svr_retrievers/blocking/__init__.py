@@ -8,5 +8,12 @@ A forked child has no such thread: clients made before the fork are refused ther
 
 from svr_retrievers.blocking.client import SVRClient
 from svr_retrievers.blocking.collection import Collection
+from svr_retrievers.client import AsyncSVRClient
+from svr_retrievers.collection import AsyncCollection
+
+for _blocking, _asynchronous in ((SVRClient, AsyncSVRClient), (Collection, AsyncCollection)):
+    for _name, _twin in vars(_blocking).items():
+        if not _name.startswith("_") and callable(_twin):
+            _twin.__doc__ = _twin.__doc__ or getattr(_asynchronous, _name).__doc__
 
 __all__ = ["Collection", "SVRClient"]

@@ -185,7 +185,7 @@ class CollectionReads(CollectionState):
 
     def _notes(self, planned: Planned) -> tuple[str, ...]:
         notes = []
-        if planned.filter == ALL and self._ref.config.scheme is not None and planned.route.step == "filter":
+        if planned.filter == ALL and planned.route.step == "filter" and planned.route.considered:
             notes.append("note: the partition key answers the whole filter; no row is filtered")
         if len(self.partitions) > 1 and self.partitions.rows < 10_000 and planned.route.step == "fan_out":
             notes.append(

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
 import numpy as np
 
 from svr_retrievers.errors import EmbeddingFailed, MissingExtra
@@ -46,6 +47,14 @@ class WordLlamaEmbedder:
     def embed_query(self, text: str) -> Vector:
         row: Vector = self.matrix([text])[0]
         return row
+
+    async def aembed_documents(self, texts: Sequence[str]) -> list[Vector]:
+        """As `embed_documents`, in a worker thread."""
+        return await anyio.to_thread.run_sync(self.embed_documents, texts)
+
+    async def aembed_query(self, text: str) -> Vector:
+        """As `embed_query`, in a worker thread."""
+        return await anyio.to_thread.run_sync(self.embed_query, text)
 
     def matrix(self, texts: Sequence[str]) -> Vector:
         """The same vectors as one array, a row per text."""

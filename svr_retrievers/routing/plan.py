@@ -145,7 +145,7 @@ def _stand_in(known: PartitionMap) -> Route:
     if not known.leaves:
         return _route("fan_out", [], 0, known, 1.0)
     smallest = min(known.leaves, key=lambda p: (p.stats.rows, p.id))
-    return _route("filter", [(smallest, "no partition can match; the smallest stands in")], 1, known, 1.0)
+    return _route("filter", [(smallest, "no partition can match; the smallest stands in")], 0, known, 1.0)
 
 
 def _route(
@@ -159,6 +159,7 @@ def _route(
         step=step,
         partitions=tuple(RoutedPartition(leaf.id, leaf.path, reason) for leaf, reason in chosen),
         considered=considered,
+        total=len(known.leaves),
         generation=known.generation,
         estimated_recall=recall,
     )

@@ -251,13 +251,13 @@ def _shortfall(request: Request, answers: Answers, found: int, view: View) -> In
         return Incomplete(
             "approximate", f"the index found {found} of {request.limit}; exact=True looks at every row"
         )
-    one = found == 1
-    verb = (
-        ("matches the filter" if one else "match the filter")
-        if request.filter
-        else "is there"
-        if one
-        else "are there"
-    )
     where = " in the partitions asked for" if request.partitions is not None else ""
-    return Incomplete("few_matches", f"only {found} document{'' if one else 's'} {verb}{where}")
+    return Incomplete("few_matches", _few(found, filtered=bool(request.filter)) + where)
+
+
+def _few(found: int, *, filtered: bool) -> str:
+    if found == 0:
+        return "no document matches the filter" if filtered else "there is no document"
+    if found == 1:
+        return "only 1 document matches the filter" if filtered else "there is only 1 document"
+    return f"only {found} documents match the filter" if filtered else f"there are only {found} documents"

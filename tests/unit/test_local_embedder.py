@@ -87,3 +87,9 @@ def test_missing_package_names_the_command(monkeypatch):
 
 def test_repr_says_what_it_is(embedder):
     assert repr(embedder) == "WordLlamaEmbedder(model='l2_supercat', dimensions=256)"
+
+
+async def test_awaited_and_blocking_calls_give_the_same_vectors(embedder: WordLlamaEmbedder) -> None:
+    texts = ["a reentrant lock", "opening a file"]
+    assert np.array_equal(await embedder.aembed_documents(texts), embedder.embed_documents(texts))
+    assert np.array_equal(await embedder.aembed_query(texts[0]), embedder.embed_query(texts[0]))

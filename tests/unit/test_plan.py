@@ -215,7 +215,12 @@ def test_a_route_is_never_empty_and_accounts_for_every_partition(
     route = made.route
     assert route.partitions
     assert len(set(route.paths)) == len(route.paths)
-    assert len(route.partitions) + len(made.aside) == route.considered
+    assert route.total == count
+    if route.considered:
+        assert len(route.partitions) + len(made.aside) == route.considered
+    else:
+        assert len(route.partitions) == 1
+        assert repr(route) == f"Route(filter: none of {count} partitions can match)"
     assert route.generation == 3
     assert (route.step == "centroid") == bool(made.aside)
     if exact:
