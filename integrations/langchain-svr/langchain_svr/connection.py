@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from svr_retrievers import AsyncCollection, Collection, SVRClient
+from svr_retrievers import AsyncCollection, Collection, Scheme, SVRClient
 from svr_retrievers.errors import ClientClosed, CollectionNotFound, InputError
 
 T = TypeVar("T")
@@ -41,6 +41,12 @@ class Connection:
         self._lock = threading.Lock()
         self._blocking: Collection | None = None
         self._awaitable: AsyncCollection | None = None
+
+    @property
+    def opened_scheme(self) -> Scheme | None:
+        """How the collection is partitioned, if it is partitioned and has been opened."""
+        opened = self._blocking or self._awaitable
+        return None if opened is None else opened.partition_by
 
     def client(self) -> SVRClient:
         with self._lock:

@@ -83,6 +83,7 @@ class SVRRetriever(BaseRetriever):
             description=description or "Search the documents for passages on a subject.",
             args_schema=args_schema,
             fields=self.vectorstore.filter_fields,
+            partition_fields=self.vectorstore.partition_fields,
             default_k=self.k,
         )
 

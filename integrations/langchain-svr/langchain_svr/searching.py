@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 import svr_retrievers as svr
 from langchain_svr import convert
 from langchain_svr.connection import Connection
 from langchain_svr.convert import VectorLike, document_of
+from langchain_svr.embedding import Embedding, aembed_query
 from langchain_svr.options import Ask, positive
 from svr_retrievers import Hit, Metric, SearchResult, maximal_marginal_relevance
 
@@ -34,7 +34,7 @@ class SearchingStore(VectorStore):
     `svr_partition` to the metadata of the documents returned; nothing is added otherwise.
     """
 
-    _embedding: Embeddings
+    _embedding: Embedding
     _connection: Connection
     _namespace: str
     _metric: Metric
@@ -120,7 +120,7 @@ class SearchingStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         ask = self._ask("amax_marginal_relevance_search", _pool(k, fetch_k), filter, kwargs)
-        vector = await self._embedding.aembed_query(query)
+        vector = await aembed_query(self._embedding, query)
         return _diverse(await self._ahits(ask, vector, with_vectors=True), ask, vector, k, lambda_mult)
 
     def max_marginal_relevance_search_by_vector(
@@ -201,7 +201,7 @@ class SearchingStore(VectorStore):
     async def _ahits(self, ask: Ask, query: str | VectorLike, *, with_vectors: bool = False) -> Sequence[Hit]:
         if await self._connection.aexisting() is None:
             return ()
-        vector = _vector(await self._embedding.aembed_query(query) if isinstance(query, str) else query)
+        vector = _vector(await aembed_query(self._embedding, query) if isinstance(query, str) else query)
         options = ask.options | {"vector": vector, "limit": ask.limit, "with_vectors": with_vectors}
         return _noted(await self._connection.aread(lambda c: c.search(**options), None))
 

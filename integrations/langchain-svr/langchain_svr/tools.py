@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from langchain_core.callbacks import Callbacks
@@ -16,7 +16,7 @@ from svr_retrievers.errors import InputError
 MOST_RESULTS = 100
 """A tool's answer goes into a prompt: more would crowd out the conversation."""
 
-_OPERATORS = "$eq $ne $gt $gte $lt $lte $in $nin $exists $contains $like $and $or $not"
+_OPERATORS = "$eq $ne $gt $gte $lt $lte $in $nin $exists $contains $all $like $ilike $and $or $nor $not"
 
 
 def retriever_tool(
@@ -26,6 +26,7 @@ def retriever_tool(
     description: str,
     args_schema: type[BaseModel] | None,
     fields: Mapping[str, type],
+    partition_fields: Sequence[str],
     default_k: int,
 ) -> StructuredTool:
     def search(
@@ -49,7 +50,7 @@ def retriever_tool(
         description=description,
         func=search,
         coroutine=asearch,
-        args_schema=args_schema or _arguments(fields, default_k),
+        args_schema=args_schema or _arguments(_described(fields, partition_fields), default_k),
         response_format="content_and_artifact",
         handle_tool_error=True,
     )
@@ -61,8 +62,20 @@ def _answer(documents: list[Document]) -> tuple[str, list[Document]]:
     return "\n\n".join(document.page_content for document in documents), documents
 
 
-def _arguments(fields: Mapping[str, type], default_k: int) -> type[BaseModel]:
-    known = ", ".join(f"{name} ({getattr(kind, '__name__', kind)})" for name, kind in fields.items())
+def _described(fields: Mapping[str, type], partition_fields: Sequence[str]) -> str:
+    """Each field with its type as far as it is declared; a model does well to name the partition keys."""
+    notes = {name: [_type_name(kind)] for name, kind in fields.items()}
+    for name in partition_fields:
+        notes.setdefault(name, []).append("partition key")
+    return ", ".join(f"{name} ({', '.join(said)})" for name, said in notes.items())
+
+
+def _type_name(kind: type) -> str:
+    """`str`, but `list[str]` in full."""
+    return str(kind) if hasattr(kind, "__origin__") else kind.__name__
+
+
+def _arguments(known: str, default_k: int) -> type[BaseModel]:
     filter_text = (
         'Condition on the metadata, e.g. {"year": {"$gte": 2020}, "lang": "en"}. '
         f"Operators: {_OPERATORS}.{f' Fields: {known}.' if known else ''}"

