@@ -67,10 +67,9 @@ $(READY): pyproject.toml constraints.txt $(PARTS)
 
 # The stores to compare with, apart from .venv: their demands on the drivers exclude each other. hnswlib
 # needs a compiler; without one the benchmark says that it was not measured.
-.venv-peers/ready: pyproject.toml
+.venv-peers/ready: benchmarks/peers.txt
 	@test -x $(PEERS)/python || $(PYTHON) -m venv .venv-peers
 	@echo "Installing the stores to compare with into .venv-peers: a minute or two."
-	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check --group peers
+	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
 	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check hnswlib || echo "hnswlib does not build here."
 	@touch $@
