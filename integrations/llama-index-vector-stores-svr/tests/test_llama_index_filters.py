@@ -284,8 +284,10 @@ def test_each_operator_agrees_with_the_reference_on_declared_fields(
 def test_a_value_that_a_declared_field_cannot_hold_is_refused(
     drawer: Any, key: str, operator: Op, value: Any, said: str
 ) -> None:
-    with pytest.raises(FilterError, match=rf"{key}.*{said}"):
+    with pytest.raises(FilterError, match=rf"{key}.*{said}") as caught:
         drawer.get_nodes(filters=one(operator, value, key))
+    assert str(caught.value).startswith(f"{operator.value} ")
+    assert "$" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ says which of its values are lists.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -16,6 +17,7 @@ from typing import Any, Final, TypeAlias
 from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 from svr_retrievers.errors import FilterError
+from svr_retrievers.filters import FieldType, parse
 
 Clause: TypeAlias = dict[str, Any]
 Value: TypeAlias = int | float | str | None
@@ -30,6 +32,16 @@ _RANGES: Final = {
     FilterOperator.LTE: "$lte",
 }
 _LIKES: Final = {FilterOperator.TEXT_MATCH: "$like", FilterOperator.TEXT_MATCH_INSENSITIVE: "$ilike"}
+_WORDS: Final = {
+    **{theirs: own.value for own, theirs in (_RANGES | _LIKES).items()},
+    "$eq": "==",
+    "$ne": "!=",
+    "$in": "in",
+    "$nin": "nin",
+    "$contains": "contains",
+    "$all": "all",
+}
+_ROUTERS_WORD: Final = re.compile(r"\$[a-z]+")
 _LIST_TYPES: Final = (list[str], list[int], list[float])
 
 
@@ -112,7 +124,22 @@ def _condition(asked: MetadataFilter, field: _Field) -> Clause:
             f"The filter {asked.key!r} {operator.value} has no value.",
             hint="To ask for a missing or null value use the operator is_empty, without a value.",
         )
-    return _BUILD[operator](field, operator, value)
+    clause = _BUILD[operator](field, operator, value)
+    _check(clause, field, operator)
+    return clause
+
+
+def _check(clause: Clause, field: _Field, operator: FilterOperator) -> None:
+    """Raises what the router would say of this condition, in LlamaIndex's words."""
+    try:
+        parse(clause, {} if field.declared is None else {field.key: FieldType.of(field.declared)})
+    except FilterError as error:
+        message = _ROUTERS_WORD.sub(operator.value, error.message, count=1)
+        raise FilterError(_reworded(message), hint=_reworded(error.hint.replace("%", ""))) from None
+
+
+def _reworded(text: str) -> str:
+    return _ROUTERS_WORD.sub(lambda found: _WORDS.get(found[0], found[0]), text)
 
 
 def _empty(field: _Field) -> Clause:
