@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from svr_retrievers import Collection
-from svr_retrievers.cli.store import HERE, Store, console, print_json
+from svr_retrievers.cli.store import HERE, Store, console, counted, found, print_json
 from svr_retrievers.demo.report import partition_table
 from svr_retrievers.errors import InputError
 
@@ -81,11 +81,11 @@ def drop(
         Do not ask.
     """
     with store.client() as client:
-        rows = client.collection(name).count()
+        rows = found(client, name).count()
         if not yes:
             _confirm(name, rows)
         client.drop_collection(name)
-    print(f"Dropped {name!r} with {rows:,} documents.")
+    print(f"Dropped {name!r} with {counted(rows, 'document')}.")
 
 
 def show_map(name: str, /, *, store: Store = HERE, json: Json = False) -> None:
@@ -113,7 +113,9 @@ def show_map(name: str, /, *, store: Store = HERE, json: Json = False) -> None:
         )
         return
     out = console()
-    out.print(f"[bold]{name}[/]: {len(partitions):,} partitions, {partitions.rows:,} rows", end="")
+    out.print(
+        f"[bold]{name}[/]: {counted(len(partitions), 'partition')}, {counted(partitions.rows, 'row')}", end=""
+    )
     out.print(f" [dim](generation {partitions.generation})[/]")
     out.print(partition_table(partitions))
 
@@ -132,6 +134,8 @@ def _facts(collection: Collection) -> dict[str, object]:
 
 def _confirm(name: str, rows: int) -> None:
     if not sys.stdin.isatty():
-        raise InputError(f"Dropping {name!r} deletes {rows:,} documents.", hint="Confirm with --yes.")
-    if input(f"Delete {name!r} with {rows:,} documents? Type its name: ").strip() != name:
+        raise InputError(
+            f"Dropping {name!r} deletes {counted(rows, 'document')}.", hint="Confirm with --yes."
+        )
+    if input(f"Delete {name!r} with {counted(rows, 'document')}? Type its name: ").strip() != name:
         raise InputError("The name does not match; nothing was deleted.")

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
+from svr_retrievers.cli.config import stray_variables
 from svr_retrievers.cli.store import HERE, Store, console, print_json
 from svr_retrievers.settings import Settings
 
@@ -32,9 +33,10 @@ def doctor(
         if client.backend == "memory":
             print("memory:// keeps everything in this process: there is nothing to check.")
             return 0
-        from svr_retrievers.cli.postgres_checks import checks
+        from svr_retrievers.cli.postgres_checks import Check, checks
 
         found = list(checks(store.database_url(settings), settings))
+        found += [Check("environment", "note", line, "see: svr config show") for line in stray_variables()]
     if json:
         print_json([asdict(check) for check in found])
     else:

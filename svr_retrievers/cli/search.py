@@ -96,8 +96,10 @@ class Asked:
         return value
 
     def _vector(self, collection: Collection, text: str | None) -> Vector:
-        if (text is None) == (self.vector is None):
-            raise InputError("Ask either with a text or with --vector.")
+        if text is None and self.vector is None:
+            raise InputError("Give a text or --vector.")
+        if text is not None and self.vector is not None:
+            raise InputError("Give either a text or --vector, not both.")
         if self.vector is None:
             assert text is not None
             return embedded(collection, text)

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from svr_retrievers import Collection, SVRClient, embedded
-from svr_retrievers.errors import InputError
+from svr_retrievers.errors import CollectionNotFound, InputError
 from svr_retrievers.settings import Settings
 
 PIPED_WIDTH = 100
@@ -51,10 +51,25 @@ class Store:
     @contextmanager
     def collection(self, name: str) -> Iterator[Collection]:
         with self.client() as client:
-            yield client.collection(name)
+            yield found(client, name)
 
 
 HERE = Store()
+
+
+def found(client: SVRClient, name: str) -> Collection:
+    """The collection, or an error that says what a reader of a terminal can do."""
+    try:
+        return client.collection(name)
+    except CollectionNotFound as error:
+        names = client.list_collections()
+        there = f"There are: {', '.join(names[:10])}." if names else "There are no collections yet."
+        raise CollectionNotFound(error.message, hint=f"{there} See: svr collections list") from None
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 document`, `2 documents`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def console() -> Console:

@@ -83,8 +83,10 @@ def folder_corpus(path: str | Path) -> Source:
     """A folder of .txt and .md files; the category is the first sub-folder, "." for files at the top."""
     root = Path(path).expanduser()
     if not root.is_dir():
-        state = "is a file" if root.exists() else "does not exist"
-        raise InputError(f"{root} {state}, not a folder.", hint="Name a folder of .txt or .md files.")
+        problem = (
+            f"{str(root)!r} is no folder." if root.exists() else f"The folder {str(root)!r} does not exist."
+        )
+        raise InputError(problem, hint="Name a folder of .txt or .md files.")
     root = root.resolve()
     files = tuple(sorted(p for p in root.rglob("*") if p.suffix.lower() in TEXT_SUFFIXES and p.is_file()))
     if not files:

@@ -149,7 +149,7 @@ def test_drop_wants_to_be_confirmed(svr, store, monkeypatch):
     assert svr("collections", "drop", "doomed")[0] == 2
     assert "doomed" in store.list_collections()
     code, out, _ = svr("collections", "drop", "doomed", "--yes")
-    assert (code, out) == (0, "Dropped 'doomed' with 1 documents.\n")
+    assert (code, out) == (0, "Dropped 'doomed' with 1 document.\n")
     assert "doomed" not in store.list_collections()
 
 
@@ -220,7 +220,7 @@ def test_doctor_fails_when_the_pool_exceeds_the_server(svr, monkeypatch):
 
 BAD = [
     (("search", "nothing", "--vector", "[1]"), "no collection 'nothing'"),
-    (("map", "nothing"), "no collection 'nothing'"),
+    (("map", "nothing"), "no collection 'nothing'. There are: books, poems. See: svr collections list"),
     (("collections", "show", "nothing"), "no collection 'nothing'"),
     (("collections", "drop", "nothing", "--yes"), "no collection 'nothing'"),
     (("search", "books", "--vector", "[1, 0"), "--vector is not JSON"),
@@ -235,8 +235,8 @@ BAD = [
     (("search", "books", "--vector", "[1,0,0]", "--limit", "ten"), "--limit"),
     (("search", "books", "--vector", "[1,0,0]", "--partition", "category=comics"), "category=comics"),
     (("search", "books", "some text"), "has 3 dimensions"),
-    (("search", "books", "some text", "--vector", "[1,0,0]"), "either"),
-    (("search", "books"), "either"),
+    (("search", "books", "some text", "--vector", "[1,0,0]"), "either a text or --vector, not both"),
+    (("search", "books"), "Give a text or --vector."),
     (("search",), "COLLECTION"),
     (("search", "books", "--bogus"), "--bogus"),
     (("bogus",), "bogus"),
@@ -248,7 +248,7 @@ BAD = [
     (("demo", "--url", "memory://"), "compares with a pgvector table"),
     (("demo", "--limit", "0"), "--limit"),
     (("demo", "--questions", "0"), "--questions"),
-    (("demo", "--path", "/no/such/folder"), "does not exist"),
+    (("demo", "--path", "/no/such/folder"), "The folder '/no/such/folder' does not exist."),
     (("demo", "--json", "/no/such/folder/file.json"), "cannot be written"),
 ]
 
@@ -293,6 +293,27 @@ def test_config_tells_where_each_setting_comes_from(svr, monkeypatch, tmp_path):
     assert rows["fan_out_concurrency"][1] == "default"
     _, table, _ = svr("config", "show")
     assert "topsecret" not in out + table
+
+
+def test_config_shows_what_the_options_would_set(svr, tmp_path):
+    _, out, _ = svr("config", "show", "--path", str(tmp_path), "--json")
+    rows = {row["setting"]: (row["value"], row["source"]) for row in json.loads(out)}
+    assert rows["path"] == (str(tmp_path), "--path")
+    assert rows["url"] == (None, "--path")
+    _, out, _ = svr("config", "show", "--url", "postgresql://me:topsecret@host/db", "--json")
+    rows = {row["setting"]: (row["value"], row["source"]) for row in json.loads(out)}
+    assert rows["url"] == ("postgresql://me:***@host/db", "--url")
+
+
+def test_a_variable_that_is_no_setting_is_told_with_the_one_it_may_mean(svr, monkeypatch):
+    monkeypatch.setenv("SVR_TIMEOUT_SECOND", "5")
+    warning = "SVR_TIMEOUT_SECOND is no setting and has no effect. Did you mean SVR_TIMEOUT_SECONDS?"
+    code, out, err = svr("config", "show", "--json")
+    assert (code, err) == (0, f"svr: warning: {warning}\n")
+    assert json.loads(out)
+    code, out, _ = svr("doctor", "--json")
+    assert code == 0
+    assert [c["detail"] for c in json.loads(out) if c["name"] == "environment"] == [warning]
 
 
 def test_vectors_given_as_whole_numbers_are_accepted(svr):
