@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from svr_retrievers import Collection
-from svr_retrievers.cli.store import HERE, Store, console, counted, found, print_json
-from svr_retrievers.demo.report import partition_table
+from svr_retrievers.cli.store import HERE, Store, console, found, print_json
+from svr_retrievers.demo.report import counted, partition_table
 from svr_retrievers.errors import InputError
 
 app = App(name="collections", help="List, show and drop collections.")

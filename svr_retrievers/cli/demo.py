@@ -31,7 +31,7 @@ def demo(
     Reads the documentation inside this Python's standard library (or your own folder), embeds it with
     a small local model and stores it twice in PostgreSQL: in a plain pgvector table, and routed. Then
     asks both the same filtered questions. No network; a second run finds everything in place. It uses
-    the schema svr_demo and the collection svr_demo, and replaces what they hold.
+    the schema svr_demo and the collection svr_demo; each folder of your own gets another pair of its own.
 
     Parameters
     ----------
@@ -69,12 +69,14 @@ def demo(
             "The demo compares with a pgvector table.", hint="Leave --url out, or give postgresql://..."
         )
     out = console()
-    with SVRClient(address) as client, translated(), SharedTable(address) as table:
+    with SVRClient(address) as client, translated(), SharedTable(address, options.place) as table:
         findings = run(Stores(client, table), source, embedder, options, Bars(out))
     show(findings, out, store=_again(url, data_path))
     if json is not None:
         json.write_text(json_format.dumps(findings.to_json(), indent=2) + "\n", "utf-8")
-    if svg is not None:
+    if svg is not None and not findings.results:
+        print(f"{svg} was not written: there is nothing to draw.")
+    elif svg is not None:
         from svr_retrievers.demo.picture import svg as draw
 
         svg.write_text(draw(findings), "utf-8")

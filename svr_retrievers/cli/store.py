@@ -67,11 +67,6 @@ def found(client: SVRClient, name: str) -> Collection:
         raise CollectionNotFound(error.message, hint=f"{there} See: svr collections list") from None
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 document`, `2 documents`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
 def console() -> Console:
     """The terminal's own width; a fixed one where output is piped into a file or another program."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ

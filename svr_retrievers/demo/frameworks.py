@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from svr_retrievers.demo.compare import Where
-from svr_retrievers.demo.routed import COLLECTION
 
 if TYPE_CHECKING:
     from svr_retrievers import Embedder, SVRClient
@@ -33,6 +32,7 @@ class Asking:
     """The question as every framework gets it."""
 
     client: SVRClient
+    collection: str
     embedder: Embedder
     dimensions: int
     text: str
@@ -44,12 +44,12 @@ def ask_all(asking: Asking) -> tuple[Through, ...]:
     return (
         _through(
             Through(LANGCHAIN, "SVRVectorStore.similarity_search(question, filter=...)"),
-            "pip install langchain-svr",
+            "pip install ./integrations/langchain-svr",
             lambda: _langchain(asking),
         ),
         _through(
             Through(LLAMA_INDEX, "SVRVectorStore.query(VectorStoreQuery(...))"),
-            "pip install llama-index-vector-stores-svr",
+            "pip install ./integrations/llama-index-vector-stores-svr",
             lambda: _llama_index(asking),
         ),
     )
@@ -66,7 +66,7 @@ def _through(through: Through, install: str, ask: Callable[[], tuple[str, ...]])
 
 def _langchain(asking: Asking) -> tuple[str, ...]:
     module = import_module("langchain_svr")
-    store = module.SVRVectorStore(asking.embedder, collection=COLLECTION, client=asking.client)
+    store = module.SVRVectorStore(asking.embedder, collection=asking.collection, client=asking.client)
     found = store.similarity_search(asking.text, k=asking.limit, filter=dict(asking.where))
     return tuple(document.id for document in found)
 
@@ -74,7 +74,9 @@ def _langchain(asking: Asking) -> tuple[str, ...]:
 def _llama_index(asking: Asking) -> tuple[str, ...]:
     module = import_module("llama_index.vector_stores.svr")
     types = import_module("llama_index.core.vector_stores.types")
-    store = module.SVRVectorStore(collection=COLLECTION, dimensions=asking.dimensions, client=asking.client)
+    store = module.SVRVectorStore(
+        collection=asking.collection, dimensions=asking.dimensions, client=asking.client
+    )
     conditions = [types.MetadataFilter(key=name, value=value) for name, value in asking.where.items()]
     query = types.VectorStoreQuery(
         query_embedding=[float(x) for x in asking.embedder.embed_query(asking.text)],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import LiteralString, Self
 
 import numpy as np
 import psycopg
@@ -25,34 +25,40 @@ COLUMNS = ("category", "module", "kind", "name", "line", "length")
 BATCH = 1_000
 
 _CREATE = """
-CREATE TABLE svr_demo.documents (
+CREATE TABLE {schema}.documents (
     id text PRIMARY KEY, category text, module text, kind text, name text, line integer, length integer,
     text text, embedding vector({dimensions}))
 """
 _COPY = """
-COPY svr_demo.documents (id, category, module, kind, name, line, length, text, embedding)
+COPY {schema}.documents (id, category, module, kind, name, line, length, text, embedding)
 FROM STDIN (FORMAT BINARY)
 """
 _TYPES = ("text", "text", "text", "text", "text", "int4", "int4", "text", "vector")
 _READ = """
 SELECT id, text, category, module, kind, name, line, length, vector_send(embedding)
-FROM svr_demo.documents ORDER BY id
+FROM {schema}.documents ORDER BY id
 """
 _VERSIONS = """
 SELECT current_setting('server_version'), extversion FROM pg_extension WHERE extname = 'vector'
 """
 _ASK = """
 SELECT id, text, category, module, kind, name, line, length, embedding <=> %s AS distance
-FROM svr_demo.{table} {where} ORDER BY embedding <=> %s LIMIT {limit}
+FROM {schema}.{table} {where} ORDER BY embedding <=> %s LIMIT {limit}
+"""
+_INDEX = """
+CREATE INDEX ON {schema}.documents USING hnsw (embedding vector_cosine_ops);
+ANALYZE {schema}.documents;
 """
 _TUNED = """
-CREATE TABLE svr_demo.tuned AS TABLE svr_demo.documents;
-CREATE INDEX ON svr_demo.tuned USING hnsw (embedding vector_cosine_ops);
-CREATE INDEX ON svr_demo.tuned (category);
-CREATE INDEX ON svr_demo.tuned (module);
-CREATE INDEX ON svr_demo.tuned (kind);
-ANALYZE svr_demo.tuned;
+CREATE TABLE {schema}.tuned AS TABLE {schema}.documents;
+CREATE INDEX ON {schema}.tuned USING hnsw (embedding vector_cosine_ops);
+CREATE INDEX ON {schema}.tuned (category);
+CREATE INDEX ON {schema}.tuned (module);
+CREATE INDEX ON {schema}.tuned (kind);
+ANALYZE {schema}.tuned;
 """
+
+DEFAULT_SCHEMA = "svr_demo"
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -60,8 +66,9 @@ Connection = psycopg.Connection[tuple[object, ...]]
 class SharedTable:
     """The table, its facts (kept in a second small table) and the connection that fills it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, schema: str = DEFAULT_SCHEMA) -> None:
         self.url = url
+        self._schema = sql.Identifier(schema)
         self._connection = _connect(url)
 
     def __enter__(self) -> Self:
@@ -72,20 +79,22 @@ class SharedTable:
 
     def facts(self) -> dict[str, object]:
         """What the last complete `fill` stored, or nothing."""
-        row = self._connection.execute("SELECT to_regclass('svr_demo.facts') IS NOT NULL").fetchone()
+        table = self._schema.as_string(self._connection) + ".facts"
+        row = self._connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
         if row is None or not row[0]:
             return {}
-        found = self._connection.execute("SELECT facts FROM svr_demo.facts").fetchone()
+        found = self._connection.execute(self._sql("SELECT facts FROM {schema}.facts")).fetchone()
         return dict(found[0]) if found and isinstance(found[0], dict) else {}
 
     def remember(self, facts: Mapping[str, object]) -> None:
         """Called last: a run that was cut short leaves no facts and is done again."""
         with self._connection.transaction():
-            self._connection.execute("CREATE TABLE svr_demo.facts (facts jsonb)")
-            self._connection.execute("INSERT INTO svr_demo.facts VALUES (%s::jsonb)", (json.dumps(facts),))
+            self._connection.execute(self._sql("CREATE TABLE {schema}.facts (facts jsonb)"))
+            insert = self._sql("INSERT INTO {schema}.facts VALUES (%s::jsonb)")
+            self._connection.execute(insert, (json.dumps(facts),))
 
     def drop(self) -> None:
-        self._connection.execute("DROP SCHEMA IF EXISTS svr_demo CASCADE")
+        self._connection.execute(self._sql("DROP SCHEMA IF EXISTS {schema} CASCADE"))
 
     def fill(
         self, documents: Sequence[Document], vectors: Vector, on_rows: Callable[[int], None] | None = None
@@ -93,23 +102,22 @@ class SharedTable:
         """Copy everything in and build the HNSW index with pgvector's default parameters; twice, as above."""
         connection = self._connection
         self.drop()
-        connection.execute("CREATE SCHEMA svr_demo")
-        connection.execute(sql.SQL(_CREATE).format(dimensions=sql.Literal(vectors.shape[1])))
-        with connection.transaction(), connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        connection.execute(self._sql("CREATE SCHEMA {schema}"))
+        connection.execute(self._sql(_CREATE, dimensions=sql.Literal(vectors.shape[1])))
+        with connection.transaction(), connection.cursor() as cursor, cursor.copy(self._sql(_COPY)) as copy:
             copy.set_types(_TYPES)
             for number, (document, vector) in enumerate(zip(documents, vectors, strict=True), start=1):
                 metadata = document.metadata
                 copy.write_row((document.id, *(metadata[c] for c in COLUMNS), document.text, vector))
                 if on_rows is not None and number % BATCH == 0:
                     on_rows(number)
-        connection.execute("CREATE INDEX ON svr_demo.documents USING hnsw (embedding vector_cosine_ops)")
-        connection.execute("ANALYZE svr_demo.documents")
-        connection.execute(_TUNED)
+        connection.execute(self._sql(_INDEX))
+        connection.execute(self._sql(_TUNED))
 
     def read(self) -> tuple[tuple[Document, ...], Vector]:
         """Everything that is stored, in order of id."""
         with self._connection.cursor(binary=True) as cursor:
-            rows = cursor.execute(_READ).fetchall()
+            rows = cursor.execute(self._sql(_READ)).fetchall()
         documents = tuple(
             Document(id=str(r[0]), text=str(r[1]), metadata=dict(zip(COLUMNS, r[2:8], strict=True)))
             for r in rows
@@ -126,7 +134,10 @@ class SharedTable:
         with _connect(self.url) as connection:
             if tuned:
                 connection.execute("SET hnsw.iterative_scan = relaxed_order")
-            yield TableWay(connection, tuned=tuned)
+            yield TableWay(connection, self._schema, tuned=tuned)
+
+    def _sql(self, query: LiteralString, **parts: sql.Composable) -> sql.Composed:
+        return sql.SQL(query).format(schema=self._schema, **parts)
 
 
 def _vector(sent: object) -> Vector:
@@ -138,9 +149,9 @@ def _vector(sent: object) -> Vector:
 class TableWay:
     """Asks one of the two tables, with a prepared statement and vectors in binary."""
 
-    def __init__(self, connection: Connection, *, tuned: bool = False) -> None:
+    def __init__(self, connection: Connection, schema: sql.Identifier, *, tuned: bool = False) -> None:
         self.name = TUNED if tuned else SHARED
-        self._table = "tuned" if tuned else "documents"
+        self._names = {"schema": schema, "table": sql.Identifier("tuned" if tuned else "documents")}
         self._connection = connection
         self._queries: dict[tuple[tuple[str, ...], int], sql.Composed] = {}
 
@@ -162,9 +173,7 @@ class TableWay:
         if (fields, limit) not in self._queries:
             conditions = [sql.SQL("{} = %s").format(sql.Identifier(f)) for f in fields]
             where = sql.SQL("WHERE ") + sql.SQL(" AND ").join(conditions) if fields else sql.SQL("")
-            composed = sql.SQL(_ASK).format(
-                table=sql.Identifier(self._table), where=where, limit=sql.Literal(limit)
-            )
+            composed = sql.SQL(_ASK).format(**self._names, where=where, limit=sql.Literal(limit))
             self._queries[fields, limit] = composed
         return self._queries[fields, limit]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from svr_retrievers import Collection, SVRClient
 
 EMBED_BATCH = 1_000
+COMPARABLE_DOCUMENTS = 50
 
 OnStep = Callable[[int, int], None]
 
@@ -49,6 +52,16 @@ class Options:
         if self.questions < 1:
             raise InputError(f"--questions must be at least 1, not {self.questions}.")
 
+    @property
+    def place(self) -> str:
+        """The collection, and the schema of the plain tables; a folder has its own, so that none replaces another."""
+        if self.path is None:
+            return routed.COLLECTION
+        folder = self.path.expanduser().resolve()
+        name = re.sub(r"[^a-z0-9]+", "_", folder.name.lower()).strip("_")[:30]
+        digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:6]
+        return "_".join(part for part in (routed.COLLECTION, name, digest) if part)
+
     def source(self) -> Source:
         return standard_library_corpus() if self.path is None else folder_corpus(self.path)
 
@@ -66,6 +79,11 @@ class Prepared:
     embedder: WordLlamaEmbedder
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def comparable(self) -> bool:
+        """Below this, every way finds everything and the figures are noise."""
+        return len(self.truth.documents) >= COMPARABLE_DOCUMENTS
+
 
 @dataclass(frozen=True, slots=True)
 class Stores:
@@ -81,7 +99,7 @@ def prepare(
     fingerprint = f"{source.fingerprint(options.limit)} {embedder!r}"
     facts = {} if options.fresh else stores.table.facts()
     if facts.get("fingerprint") == fingerprint:
-        found = _stored(stores, embedder)
+        found = _stored(stores, options.place, embedder)
         if found is not None:
             collection, truth = found
             return Prepared(
@@ -96,10 +114,10 @@ def prepare(
     return _store(stores, source, options, embedder, progress, fingerprint)
 
 
-def _stored(stores: Stores, embedder: WordLlamaEmbedder) -> tuple[Collection, Truth] | None:
+def _stored(stores: Stores, place: str, embedder: WordLlamaEmbedder) -> tuple[Collection, Truth] | None:
     """What an earlier run left, if the collection is still whole."""
     try:
-        collection = stores.client.collection(routed.COLLECTION, embedder=embedder)
+        collection = stores.client.collection(place, embedder=embedder)
     except CollectionNotFound:
         return None
     documents, vectors = stores.table.read()
@@ -126,7 +144,7 @@ def _store(
         stores.table.fill(documents, vectors, lambda done: on_step(done, total))
     with progress.step("Storing behind routed partitions") as on_step, _timed(seconds, "store_routed"):
         collection = routed.fill(
-            stores.client, documents, vectors, embedder, lambda done: on_step(done, total)
+            stores.client, options.place, documents, vectors, embedder, lambda done: on_step(done, total)
         )
     stores.table.remember({"fingerprint": fingerprint, "files": corpus.files, "skipped": corpus.skipped})
     truth = Truth(documents, vectors)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.padding import Padding
@@ -18,7 +22,8 @@ from rich.text import Text
 from svr_retrievers.demo.compare import LIMIT, CaseResult, Measured
 from svr_retrievers.demo.frameworks import Through
 from svr_retrievers.demo.postgres_table import SHARED, TUNED
-from svr_retrievers.demo.routed import COLLECTION, ROUTED
+from svr_retrievers.demo.prepare import COMPARABLE_DOCUMENTS
+from svr_retrievers.demo.routed import ROUTED
 from svr_retrievers.demo.run import Answer, Findings
 from svr_retrievers.demo.verdict import verdict
 from svr_retrievers.model import PartitionMap
@@ -30,6 +35,18 @@ STEPS = {
     "store_shared": "stored as tables",
     "store_routed": "stored routed",
 }
+
+
+PAYS_OFF = (
+    "Partitions pay off where questions carry filters and the table is too large to be scanned for each: "
+    "there an index with defaults comes back short. A small table, or one asked without filters, is "
+    "better left whole."
+)
+
+
+def counted(count: int, noun: str, several: str = "") -> str:
+    """`1 document`, `2 documents`."""
+    return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
 
 
 class Bars:
@@ -58,10 +75,14 @@ def show(findings: Findings, console: Console, *, store: str = "") -> None:
     """`store` is the option that names the database again, for the commands to go on with."""
     _heading(console, "The corpus")
     _corpus(findings, console)
-    _heading(console, "The same questions, three ways")
-    _compared(findings, console)
-    console.print(figures(findings.results))
-    console.print(_bullets(verdict(findings.results)))
+    if findings.results:
+        _heading(console, "The same questions, three ways")
+        _compared(findings, console)
+        console.print(figures(findings.results))
+        console.print(_bullets([*verdict(findings.results), PAYS_OFF]))
+    else:
+        few = f"{counted(findings.documents, 'document')}, fewer than {COMPARABLE_DOCUMENTS}"
+        console.print(f"Too small to compare: {few}.", highlight=False)
     _heading(console, "The partition map")
     console.print(partition_table(findings.partitions))
     _heading(console, "One question")
@@ -86,12 +107,13 @@ def _corpus(findings: Findings, console: Console) -> None:
     prepared = findings.prepared
     categories = len(set(prepared.truth.columns["category"].tolist()))
     console.print(
-        f"{prepared.corpus}: [bold]{findings.documents:,}[/] passages from {prepared.files:,} files"
-        f" in [bold]{categories}[/] categories",
+        f"{prepared.corpus}: [bold]{counted(findings.documents, 'passage')}[/] from"
+        f" {counted(prepared.files, 'file')} in [bold]{counted(categories, 'category', 'categories')}[/]",
         highlight=False,
     )
     if prepared.skipped:
-        console.print(f"{prepared.skipped:,} files were skipped: they are not UTF-8 text.", highlight=False)
+        skipped = counted(prepared.skipped, "file")
+        console.print(f"Left out, because it is not UTF-8 text: {skipped}.", highlight=False)
     if prepared.warm:
         done = "Already in the database from an earlier run: nothing was read, embedded or stored again."
     else:
@@ -109,7 +131,8 @@ def _compared(findings: Findings, console: Console) -> None:
     server = f"PostgreSQL {versions.get('postgresql')}, pgvector {versions.get('pgvector')}"
     console.print(
         f"[dim]{findings.questions} questions per filter for {LIMIT} answers, asked in turn over the same vectors"
-        f" in the same server\n({server}). recall: of the exact {LIMIT}; ms: median; ratio: ms to routed ms.[/]",
+        f" in the same server\n({server}). found: answers, the bar is their share of those there are;"
+        f"\nrecall: of the exact {LIMIT}; ms: median; SVR takes: routed ms as a multiple of the ms in this row.[/]",
         highlight=False,
     )
     for way, text in rows.items():
@@ -123,7 +146,7 @@ def figures(results: tuple[CaseResult, ...]) -> Table:
         table.add_column(title, no_wrap=True)
     table.add_column("found", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for title in ("recall", "ms", "ratio"):
+    for title in ("recall", "ms", "SVR\ntakes"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("through", style="dim", no_wrap=True)
     for result in results:
@@ -147,14 +170,14 @@ def _labels(result: CaseResult) -> tuple[Text, Text, Text]:
 
 
 def _cells(result: CaseResult, measured: Measured) -> tuple[Text | str, ...]:
-    ratio = measured.median_ms / max(result.way(ROUTED).median_ms, 1e-9)
+    times = result.way(ROUTED).median_ms / max(measured.median_ms, 1e-9)
     return (
         measured.way,
         f"{measured.found:.1f}",
         bar(measured.found, result.possible, 10),
         f"{measured.recall:.3f}",
         f"{measured.median_ms:.2f}",
-        "" if measured.way == ROUTED else f"{ratio:.1f}",
+        "" if measured.way == ROUTED else f"{times:.1f} x" if times < 10 else f"{times:.0f} x",
         Text(_how(measured.how), style="not bold dim default"),
     )
 
@@ -216,7 +239,7 @@ def _explain_line(answer: Answer) -> str:
     result, recall = answer.result, answer.explanation.recall
     searched = f"{len(result.route.partitions)} of {answer.partitions} partitions searched"
     known = "" if recall is None else f", recall {recall:.2f} against an exact search"
-    return f"{searched}, {len(result)} answers in {result.timings.total_ms:.1f} ms{known}"
+    return f"{searched}, {counted(len(result), 'answer')} in {result.timings.total_ms:.1f} ms{known}"
 
 
 def _through_line(answer: Answer, through: Through) -> str:
@@ -229,14 +252,24 @@ def _through_line(answer: Answer, through: Through) -> str:
     return f"other answers, from {through.call}: {', '.join(through.ids)}"
 
 
+def command() -> str:
+    """What to type for `svr`: the name alone where the shell finds this one, else its path."""
+    own = shutil.which("svr", path=str(Path(sys.executable).parent))
+    if own is None or shutil.which("svr") == own:
+        return "svr"
+    path, here = Path(own), Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
 def _go_on(findings: Findings, console: Console, store: str) -> None:
     category = findings.answer.question.category
-    where = json.dumps({"category": category})
+    where = shlex.quote(json.dumps({"category": category}))
+    svr, name = command(), findings.prepared.collection.name
     for line in (
-        f"svr search {COLLECTION} \"your question\" --filter '{where}'{store}",
-        f"svr explain {COLLECTION} \"your question\" --filter '{where}' --analyze{store}",
-        f"svr map {COLLECTION}{store}",
-        f"svr demo --path FOLDER{store}    # your own .txt and .md files, a category per sub-folder",
+        f'{svr} search {name} "your question" --filter {where}{store}',
+        f'{svr} explain {name} "your question" --filter {where} --analyze{store}',
+        f"{svr} map {name}{store}",
+        f"{svr} demo --path FOLDER{store}    # your own .txt and .md files, a category per sub-folder",
     ):
         console.print(Text(f"  {line}"), soft_wrap=True)
     console.print(f"\nDone in [bold]{findings.seconds['total']:.1f} s[/].", highlight=False)

@@ -20,15 +20,16 @@ BATCH = 2_000
 
 def fill(
     client: SVRClient,
+    name: str,
     documents: Sequence[Document],
     vectors: Vector,
     embedder: Embedder,
     on_rows: Callable[[int], None] | None = None,
 ) -> Collection:
     """Store everything anew and bring statistics and indexes up to date."""
-    client.drop_collection(COLLECTION, missing_ok=True)
+    client.drop_collection(name, missing_ok=True)
     collection = client.create_collection(
-        COLLECTION,
+        name,
         dimensions=vectors.shape[1],
         partition_by=by_field("category"),
         filter_fields=FIELDS,

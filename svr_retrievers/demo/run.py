@@ -80,7 +80,7 @@ def run(
     prepared = prepare(stores, source, embedder, options, progress)
     began = time.perf_counter()
     with progress.step("Asking") as on_ask:
-        results = compare(prepared, stores.table, options, on_ask)
+        results = compare(prepared, stores.table, options, on_ask) if prepared.comparable else ()
     asked = time.perf_counter() - began
     answer = _answered(stores.client, prepared, mine=options.path is not None)
     return Findings(
@@ -111,7 +111,7 @@ def _answered(client: SVRClient, prepared: Prepared, *, mine: bool) -> Answer:
     where: dict[str, object] = {"category": question.category}
     narrowed = {"category": question.category}
     asking = frameworks.Asking(
-        client, prepared.embedder, collection.dimensions, question.text, narrowed, SHOWN
+        client, collection.name, prepared.embedder, collection.dimensions, question.text, narrowed, SHOWN
     )
     return Answer(
         question=question,

@@ -60,7 +60,7 @@ def run(code: str) -> list[str]:
 
 def promised(code: str) -> list[str]:
     """What the comments behind `print` say is printed."""
-    return re.findall(r"^print\(.*\)  # (.+)$", code, flags=re.MULTILINE)
+    return re.findall(r"^ *print\(.*\)  # (.+)$", code, flags=re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +73,8 @@ def _own_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     ("number", "printed", "collection", "documents"),
     [
         (0, "category=accounts  How to reset a lost password", "articles", 3),
-        (1, "p1 Sourdough rises overnight", "langchain_notes", 3),
-        (2, "n1 Sourdough rises overnight", "llama_notes", 2),
+        (2, "p1 Sourdough rises overnight", "langchain_notes", 3),
+        (3, "n1 Sourdough rises overnight", "llama_notes", 2),
     ],
 )
 def test_a_quick_start_runs_twice_and_prints_what_it_promises(
@@ -91,9 +91,31 @@ def test_a_quick_start_runs_twice_and_prints_what_it_promises(
         assert client.collection(collection).count() == documents
 
 
+def test_what_comes_later_works_on_the_collection_of_the_quick_start(postgres_url: str) -> None:
+    start, later = blocks("python")[:2]
+    run(start)
+
+    first, second = run(later), run(later)
+
+    assert first == second == promised(later)
+    with SVRClient(postgres_url) as client:
+        assert client.collection("articles").count() == 3
+
+
+def test_the_langchain_quick_start_answers_awaited_as_well(postgres_url: str) -> None:
+    code = blocks("python")[2]
+
+    printed = run(code)
+
+    assert "await retriever.ainvoke(" in code
+    assert len(printed) == 4
+    assert printed[:2] == printed[2:]
+
+
 def test_every_python_block_is_one_of_the_tested_quick_starts() -> None:
-    assert len(blocks("python")) == 3
+    assert len(blocks("python")) == 4
     assert len(promised(blocks("python")[0])) == 2
+    assert len(promised(blocks("python")[1])) == 4
 
 
 def test_every_make_target_exists() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import import_module
 
 import pytest
@@ -119,7 +120,7 @@ def test_the_terminal_shows_answers_route_and_frameworks(figures, demo):
 def test_a_missing_adapter_is_told_with_its_command(figures, demo, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "langchain_svr", None)
     out, _ = demo(*SMALL)
-    assert "not installed; run: pip install langchain-svr" in out
+    assert "not installed; run: pip install ./integrations/langchain-svr" in out
 
 
 def test_a_half_finished_run_is_done_again(figures, demo, postgres_url):
@@ -137,7 +138,20 @@ def test_a_half_finished_run_is_done_again(figures, demo, postgres_url):
     assert fresh["warm"] is False
 
 
-def test_a_folder_of_ones_own(demo, tmp_path):
+def test_a_few_documents_are_stored_and_asked_but_not_compared(demo, tmp_path):
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "one.md").write_text("A single note about one spoon.")
+    out, figures = demo("--path", str(tmp_path / "few"), "--svg", str(tmp_path / "few.svg"))
+    assert "Too small to compare: 1 document, fewer than 50." in out
+    assert "1 passage from 1 file in 1 category" in out
+    assert "1 answer in" in out
+    assert figures["cases"] == []
+    assert f"{tmp_path / 'few.svg'} was not written" in out.replace("\n", "")
+    assert not (tmp_path / "few.svg").exists()
+
+
+def test_a_folder_of_ones_own(figures, demo, postgres_url, tmp_path):
+    demo(*SMALL)
     for number in range(60):
         folder = tmp_path / "notes" / ("kitchen" if number % 3 else "garden")
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +166,11 @@ def test_a_folder_of_ones_own(demo, tmp_path):
         "category=kitchen": 40,
         "category=garden": 20,
     }
-    assert "1 files were skipped" in out
+    assert "not UTF-8 text: 1 file." in out
+    name = f"svr_demo_notes_{re.search(r'svr map svr_demo_notes_([0-9a-f]{6})', out)[1]}"
+    with SVRClient(postgres_url) as client:
+        assert {name, COLLECTION} <= set(client.list_collections())
+    assert demo(*SMALL)[1]["warm"] is True
     _, again = demo("--path", str(tmp_path / "notes"), "--questions", "5")
     assert again["warm"] is True
     (tmp_path / "notes" / "kitchen" / "new.md").write_text("Something that was not there before.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from rich.console import Console
 from svr_retrievers import Document, Partition, PartitionMap
 from svr_retrievers.demo.compare import Asked, CaseResult, Measured, Truth, cases, measure
 from svr_retrievers.demo.postgres_table import SHARED, TUNED
+from svr_retrievers.demo.prepare import Options
 from svr_retrievers.demo.questions import questions_for
-from svr_retrievers.demo.report import bar, figures, partition_table
+from svr_retrievers.demo.report import bar, command, counted, figures, partition_table
 from svr_retrievers.demo.routed import ROUTED
 from svr_retrievers.demo.verdict import verdict
 from svr_retrievers.model import PartitionKey, PartitionStats
@@ -149,6 +151,50 @@ def test_the_table_fits_into_a_hundred_columns():
     assert "…" not in text
     assert "0.986" in text
     assert "75 % HNSW, 25 % scan" in text
+
+
+def test_the_multiple_says_how_much_longer_the_routed_way_takes():
+    slow = result("no filter", 1.0, 1.0, 1.0)
+    ways = [replace(way, median_ms=ms) for way, ms in zip(slow.ways, (1.0, 20.0, 18.0), strict=True)]
+    above, head, *rows = printed(figures((replace(slow, ways=tuple(ways)),))).splitlines()
+    assert (above.split(), head.split()[-2]) == (["SVR"], "takes")
+    assert "18 x" in rows[0]
+    assert "0.9 x" in rows[1]
+    assert " x " not in rows[2]
+
+
+def test_the_commands_to_go_on_with_work_without_activating(tmp_path, monkeypatch):
+    bin_folder = tmp_path / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    own = bin_folder / "svr"
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(bin_folder / "python"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir(tmp_path)
+    assert command() == ".venv/bin/svr"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert command() == str(own)
+    monkeypatch.setenv("PATH", str(bin_folder))
+    assert command() == "svr"
+    own.unlink()
+    assert command() == "svr"
+
+
+def test_each_folder_has_a_place_of_its_own(tmp_path):
+    assert Options().place == "svr_demo"
+    one, other = Options(tmp_path / "a" / "My Notes"), Options(tmp_path / "b" / "My Notes")
+    assert one.place.startswith("svr_demo_my_notes_")
+    assert one.place != other.place
+    assert Options(tmp_path / "a" / ".." / "a" / "My Notes").place == one.place
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(0, "0 categories"), (1, "1 category"), (1_200, "1,200 categories")]
+)
+def test_counts_are_told_in_good_grammar(count, told):
+    assert counted(count, "category", "categories") == told
 
 
 def test_the_map_shows_the_largest_partition_first_and_in_full():
