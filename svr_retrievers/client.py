@@ -20,6 +20,7 @@ from svr_retrievers.errors import (
     ConfigError,
     InputError,
     MissingExtra,
+    UsageError,
 )
 from svr_retrievers.filters import FieldType, split_path
 from svr_retrievers.model import Metric
@@ -65,6 +66,9 @@ class AsyncSVRClient:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
+
+    def __getstate__(self) -> object:
+        raise UsageError("A client cannot be pickled or copied.", hint="Make a new one in the other process.")
 
     async def open(self) -> Self:
         """Connects and brings the schema up to date. Raises ConnectionFailed and its kin."""

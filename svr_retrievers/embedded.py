@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 
 import anyio.to_thread
 
 from svr_retrievers.errors import ConfigError, ConnectionFailed, MissingExtra
+
+_PLAIN = re.compile(r"[\w./~+@%:,=\\-]+")
+"""Paths the server's launcher can pass on: it puts them on a command line as they are."""
 
 
 def default_path() -> Path:
@@ -17,7 +21,8 @@ def default_path() -> Path:
         import platformdirs
     except ImportError:
         raise _missing() from None
-    return Path(platformdirs.user_data_dir("svr-retrievers", appauthor=False)) / "postgres-18"
+    folder = Path(platformdirs.user_data_dir("svr-retrievers", appauthor=False)) / "postgres-18"
+    return folder if _PLAIN.fullmatch(str(folder)) else Path.home() / ".svr-retrievers" / "postgres-18"
 
 
 async def start(path: Path | None) -> str:
@@ -45,6 +50,9 @@ def _start(path: Path) -> str:
         raise _missing() from None
     try:
         server = get_server(folder)
+        if not server.get_postmaster_info().is_running():
+            # The launcher remembers a server of this process even after it was killed.
+            server.ensure_postgres_running()
         return str(server.get_uri())
     except Exception as error:  # the launcher raises process errors, time-outs and assertions
         raise _failed(folder, error) from error
@@ -52,6 +60,11 @@ def _start(path: Path) -> str:
 
 def _prepared(path: Path) -> Path:
     folder = path.expanduser().resolve()
+    if not _PLAIN.fullmatch(str(folder)):
+        raise ConfigError(
+            f"path {str(folder)!r} holds spaces or signs that the embedded server cannot be started with.",
+            hint="Use letters, digits and . _ - / only.",
+        )
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"path {str(folder)!r} is a file.", hint="Name a folder for the database.")
     if folder.is_dir() and not (folder / "PG_VERSION").exists() and any(folder.iterdir()):

@@ -61,6 +61,8 @@ class Partition:
     parent: int | None = None
     state: PartitionState = PartitionState.ACTIVE
     stats: PartitionStats = field(default_factory=PartitionStats)
+    holds_rows: bool = True
+    """False for an inner partition of a nested scheme, which exists only to group its children."""
 
     def __repr__(self) -> str:
         return f"Partition({self.path!r}, rows={self.stats.rows}, {self.state.value})"
@@ -98,7 +100,9 @@ class PartitionMap:
         self._children = {parent: tuple(group) for parent, group in children.items()}
         self._lookup = {(p.parent, p.key.kind, p.key.value): p for p in self.partitions}
         visible = (PartitionState.ACTIVE, PartitionState.RETIRING)
-        self._leaves = tuple(p for p in self.partitions if p.state in visible and not self._live(p.id))
+        self._leaves = tuple(
+            p for p in self.partitions if p.state in visible and p.holds_rows and not self._live(p.id)
+        )
         self._leaf_ids = frozenset(p.id for p in self._leaves)
         self._kinds = {
             parent: frozenset(c.key.kind for c in group) - {"rest"} for parent, group in children.items()
@@ -160,7 +164,7 @@ class PartitionMap:
             below = self._live(here.id)
             if below:
                 stack.extend(reversed(below))
-            elif here.state in (PartitionState.ACTIVE, PartitionState.RETIRING):
+            elif here.id in self._leaf_ids:
                 found.append(here)
         return tuple(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -42,15 +43,22 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's own ba
         description="PostgreSQL schema that holds all tables.",
     )
     connect_timeout_seconds: float = Field(
-        default=10.0, gt=0, description="How long opening may take before it fails with the reason."
+        default=10.0,
+        gt=0,
+        le=86_400,
+        description="How long opening may take before it fails with the reason.",
     )
     connect_retry_seconds: float = Field(
         default=2.0,
         ge=0,
+        le=86_400,
         description="How long opening asks again while the server refuses connections or is starting.",
     )
     timeout_seconds: float = Field(
-        default=30.0, gt=0, description="Deadline of a search that names none; a stuck query must end."
+        default=30.0,
+        gt=0,
+        le=86_400,
+        description="Deadline of a search that names none; a stuck query must end.",
     )
     pool_min_connections: int = Field(default=1, ge=0, description="Connections kept open while idle.")
     pool_max_connections: int = Field(
@@ -62,13 +70,20 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's own ba
     hnsw_max_scan_tuples: int = Field(
         default=20_000,
         ge=1,
+        le=2**31 - 1,
         description="Rows a filtered graph scan may visit before it is finished exactly.",
     )
     build_memory_megabytes: int = Field(
         default=256,
         ge=16,
+        le=2**20,
         description="maintenance_work_mem of one index build; a graph that does not fit is slow.",
     )
+
+    def __getstate__(self) -> dict[object, object]:
+        """Pickles carry no URL: it may hold a password."""
+        state = super().__getstate__()
+        return {**state, "__dict__": {**state["__dict__"], "url": None}}
 
     @classmethod
     def load(
@@ -115,6 +130,10 @@ def _read(file: Path) -> dict[str, object]:
     return dict(inner)
 
 
+_SHOWN = {"host", "port", "dbname", "user", "sslmode", "gssencmode", "connect_timeout", "application_name"}
+_ADDRESS = re.compile(r"[^:?]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?")
+
+
 def redact(url: str) -> str:
     """The URL with its password replaced, for messages and reprs.
 
@@ -124,6 +143,12 @@ def redact(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     if not mark or "password=" in unquote(rest).lower():
         return f"{scheme if mark else 'postgresql'}://..."
+    rest, question, query = rest.partition("?")
+    if not {unquote(pair).partition("=")[0] for pair in query.split("&") if pair} <= _SHOWN:
+        query = "..."
+    rest += question + query
     user, at, host = rest.rpartition("@")
+    if not at and not _ADDRESS.fullmatch(rest.partition("/")[0]):
+        return f"{scheme}://..."
     name, colon, _ = user.partition(":")
     return f"{scheme}://{name}:***@{host}" if colon else f"{scheme}://{user}{at}{host}"

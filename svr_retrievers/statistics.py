@@ -171,7 +171,10 @@ async def _split_into_clusters(
     level = cluster_level(ref)
     assert level is not None
     drawn = await backend.sample(ref, state.map, [source.id], level.k * TRAINING_ROWS_PER_CLUSTER)
-    centroids = await anyio.to_thread.run_sync(find_clusters, drawn[source.id], level.k, ref.config.metric)
+    rows = drawn.get(source.id)
+    if rows is None or len(rows) < level.k:
+        return  # they were deleted or moved meanwhile
+    centroids = await anyio.to_thread.run_sync(find_clusters, rows, level.k, ref.config.metric)
     made = await backend.add_partitions(ref, new_clusters(state.map, source.parent, centroids))
     targets = [made.map.child(source.parent, level.key(n)) for n in range(len(centroids))]
     await backend.recluster(ref, made.map, source.id, [t.id for t in targets if t is not None], centroids)

@@ -141,7 +141,8 @@ class MemoryBackend:
         for new in wanted:
             if PartitionMap(0, partitions).child(new.parent, new.key) is None:
                 path = unused_path(new.path, taken)
-                partitions.append(Partition(len(partitions) + 1, path, new.key, new.parent, stats=new.stats))
+                made = Partition(len(partitions) + 1, path, new.key, new.parent, stats=new.stats)
+                partitions.append(replace(made, holds_rows=new.leaf))
         if len(partitions) > len(store.map.partitions):
             store.map = PartitionMap(store.map.generation + 1, partitions)
         return await self.load_map(ref)

@@ -215,7 +215,9 @@ class CollectionReads(CollectionState):
         with_vectors: bool = False,
     ) -> list[Document]:
         """Documents by filter, by ids, or by both, ordered by id; all that match, or the first `limit`."""
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+        if limit is not None and (
+            not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31
+        ):
             raise InputError(f"limit must be a whole number from 0 on, not {limit!r}.")
         which = self._selection(filter, ids, namespace)
         if (ids is not None and not which.ids) or limit == 0:

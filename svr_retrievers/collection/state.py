@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
+
+import anyio
 
 from svr_retrievers import documents as checks
 from svr_retrievers.backends.protocol import (
@@ -29,6 +32,8 @@ from svr_retrievers.search.request import Request
 from svr_retrievers.settings import Settings
 
 MAP_RETRIES = 10
+READ_RETRIES = 100
+"""A read holds nothing while it waits, so it outlasts a burst of new partitions: about 25 seconds."""
 _T = TypeVar("_T")
 
 
@@ -156,17 +161,18 @@ class CollectionState:
         """
         if not self._view.map.leaves:
             await self._reload()
-        for _ in range(MAP_RETRIES):
+        for attempt in range(READ_RETRIES):
             try:
                 return await call(self._view)
             except StaleMap:
+                await anyio.sleep(random.uniform(0, 0.005 * attempt))  # noqa: S311 - spreads readers, keeps no secret
                 await self._reload()
         raise self._conflict()
 
     @staticmethod
     def _conflict() -> WriteConflict:
         return WriteConflict(
-            f"The partition map changed {MAP_RETRIES} times under one call.",
+            "The partition map kept changing under one call.",
             hint="Many partitions are being created at once; try again in a moment.",
         )
 

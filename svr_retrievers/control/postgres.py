@@ -134,7 +134,7 @@ class Catalog:
         await cursor.execute(
             self.statement(
                 "select c.generation, c.calibration, p.id, p.parent, p.kind, p.value, p.label, p.path, p.state,"
-                " p.indexed, p.row_count, p.rows_at_refresh, p.centroids, p.spread"
+                " p.indexed, p.row_count, p.rows_at_refresh, p.centroids, p.spread, p.leaf"
                 " from {collections} c left join {partitions} p on p.collection = c.id where c.id = %s order by p.id"
             ),
             (ref.id,),

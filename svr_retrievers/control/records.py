@@ -36,7 +36,7 @@ def array(body: bytes | None, columns: int | None) -> Vector | None:
 
 
 def partition(row: Sequence[object], dimensions: int) -> Partition:
-    (pid, parent, kind, value, label, path, state, indexed, rows, refreshed, centroids, spread) = row
+    (pid, parent, kind, value, label, path, state, indexed, rows, refreshed, centroids, spread, leaf) = row
     stats = PartitionStats(
         rows=max(0, cast("int", rows)),
         centroids=array(cast("bytes | None", centroids), dimensions),
@@ -46,7 +46,13 @@ def partition(row: Sequence[object], dimensions: int) -> Partition:
     )
     key = PartitionKey(cast("KeyKind", kind), str(value), str(label))
     return Partition(
-        cast("int", pid), str(path), key, cast("int | None", parent), PartitionState(str(state)), stats
+        cast("int", pid),
+        str(path),
+        key,
+        cast("int | None", parent),
+        PartitionState(str(state)),
+        stats,
+        bool(leaf),
     )
 
 

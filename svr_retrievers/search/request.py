@@ -9,6 +9,7 @@ from svr_retrievers.errors import InputError
 from svr_retrievers.model import DEFAULT_NAMESPACE, OnFailure, VectorLike
 from svr_retrievers.names import check_key, check_text
 
+MAX_SECONDS = 86_400
 MAX_LIMIT = 10_000
 """More hits than this is a scan, not a search: use find()."""
 
@@ -59,9 +60,11 @@ class Request:
         if seconds is not None and (
             isinstance(seconds, bool)
             or not isinstance(seconds, int | float)
-            or not 0 < seconds < float("inf")
+            or not 0 < seconds <= MAX_SECONDS
         ):
-            raise InputError(f"timeout_seconds must be a number above 0, not {seconds!r}.")
+            raise InputError(
+                f"timeout_seconds must be a number above 0 and up to {MAX_SECONDS:,}, not {str(seconds)[:30]}."
+            )
         if self.on_failure not in ("fail", "partial"):
             raise InputError(f"on_failure must be 'fail' or 'partial', not {self.on_failure!r}.")
         if self.partitions is None:

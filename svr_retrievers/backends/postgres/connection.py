@@ -147,6 +147,22 @@ async def _lent(pool: Pool) -> AsyncIterator[Connection]:
                 await pool.check()
 
 
+@contextlib.asynccontextmanager
+async def pipelined(conn: Connection) -> AsyncIterator[None]:
+    """One round trip, one transaction.
+
+    When it fails, what was to be prepared after the failing statement is unknown to the server, but not
+    to the driver, which forgets its prepared statements at a rollback.
+    """
+    try:
+        async with conn.pipeline():
+            yield
+    except psycopg.Error:
+        with contextlib.suppress(psycopg.Error):
+            await conn.execute("rollback", prepare=False)
+        raise
+
+
 @contextlib.contextmanager
 def translated(collection: str | None = None) -> Iterator[None]:
     """Driver errors inside become ours; a missing table means that `collection` was dropped."""
@@ -186,6 +202,11 @@ def as_ours(error: psycopg.Error) -> SVRError:
     if isinstance(error, errors.QueryCanceled):
         return DeadlineExceeded(
             "PostgreSQL cancelled the statement: it took too long.", hint="Raise timeout_seconds."
+        )
+    if isinstance(error, errors.OutOfMemory) and "shared" in str(error):
+        return BackendError(
+            "PostgreSQL ran out of room for locks.",
+            hint="Raise max_locks_per_transaction on the server, or use fewer partitions.",
         )
     if isinstance(error, errors.InsufficientPrivilege):
         return PermissionDenied(

@@ -93,7 +93,9 @@ def _order(tables: Tables, query: Query, vector: PgVector) -> tuple[sql.Composab
         return sql.SQL("(s.embedding {op} %s) + 0, s.namespace, s.id").format(op=tables.operator), [vector]
     if tables.half:
         cast = sql.SQL("halfvec({})").format(sql.Literal(tables.ref.config.dimensions))
-        text = sql.SQL("s.embedding::{cast} {op} %s::vector::{cast}").format(cast=cast, op=tables.operator)
+        text = sql.SQL("l2_normalize(s.embedding)::{cast} {op} l2_normalize(%s::vector)::{cast}").format(
+            cast=cast, op=tables.operator
+        )
         return text, [vector]
     return sql.SQL("s.embedding {op} %s").format(op=tables.operator), [vector]
 

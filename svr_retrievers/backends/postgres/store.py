@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import numpy as np
 from psycopg import sql
 
@@ -30,12 +31,13 @@ from svr_retrievers.backends.protocol import (
     Written,
 )
 from svr_retrievers.control.postgres import Catalog
-from svr_retrievers.errors import ClientClosed, CollectionNotFound
+from svr_retrievers.errors import ClientClosed, CollectionNotFound, ConnectionFailed
 from svr_retrievers.model import Document, PartitionMap, PartitionStats, Vector
 from svr_retrievers.routing.place import unused_path
 from svr_retrievers.routing.probe import Calibration
 from svr_retrievers.settings import Settings
 
+_DROPPED_AT_ONCE = 100
 _VECTOR_LITERAL = re.compile(r"'\[[^']*\]'(?=::(?:vector|halfvec))")
 
 
@@ -69,15 +71,26 @@ class PostgresBackend:
     async def open(self) -> None:
         url = self._url if self._url is not None else await _embedded_url(self._path)
         conns.check_url(url)
+        seconds = self._settings.connect_timeout_seconds
+        try:
+            with anyio.fail_after(seconds + self._settings.connect_retry_seconds):
+                await self._prepare(url)
+        except TimeoutError:
+            raise ConnectionFailed(
+                f"Opening took longer than {seconds:g} s: the server does not answer, or another client is migrating.",
+                hint="Try again, or raise SVR_CONNECT_TIMEOUT_SECONDS.",
+            ) from None
+        pool = conns.make_pool(url, self._settings)
+        with conns.translated():
+            await pool.open()
+        self._opened = pool
+
+    async def _prepare(self, url: str) -> None:
         conn = await conns.connect(url, self._settings)
         async with conn:
             await conns.ensure_extension(conn)
             with conns.translated():
                 await self._catalog.migrate(conn)
-        pool = conns.make_pool(url, self._settings)
-        with conns.translated():
-            await pool.open()
-        self._opened = pool
 
     async def close(self) -> None:
         if self._opened is not None:
@@ -107,11 +120,21 @@ class PostgresBackend:
             return await self._catalog.list_collections(conn)
 
     async def drop_collection(self, name: str) -> None:
-        async with borrowed(self._pool) as conn, conn.transaction():
+        """Partitions go in groups, each a transaction: dropping a table takes a lock that the server counts.
+
+        A drop that is interrupted leaves a collection that can be dropped again.
+        """
+        async with borrowed(self._pool) as conn:
             ref = await self._catalog.load_collection(conn, name)
-            await self._catalog.delete_collection(conn, name)
-            for statement in self.tables(ref).drop():
-                await conn.execute(statement)
+            known = (await self._catalog.load_map(conn, ref)).map.partitions
+            for start in range(0, len(known), _DROPPED_AT_ONCE):
+                await conn.execute(
+                    self.tables(ref).drop_children([p.id for p in known[start : start + _DROPPED_AT_ONCE]])
+                )
+            async with conn.transaction():
+                await self._catalog.delete_collection(conn, name)
+                for statement in self.tables(ref).drop():
+                    await conn.execute(statement)
 
     async def load_map(self, ref: CollectionRef) -> MapState:
         async with borrowed(self._pool) as conn:
@@ -210,7 +233,7 @@ class PostgresBackend:
         statement = queries.search(self.tables(ref), query)
         settings = self._query_settings(ref, known, query)
         async with self._reading(ref) as conn:
-            async with conn.pipeline():
+            async with conns.pipelined(conn):
                 await conn.execute(queries.SETTINGS, settings, prepare=True)
                 cursor = conn.cursor(binary=True)
                 await cursor.execute(statement.text, statement.params, prepare=True)
@@ -274,12 +297,16 @@ class PostgresBackend:
         self, ref: CollectionRef, known: PartitionMap, statement: queries.Statement
     ) -> list[tuple[object, ...]]:
         async with self._reading(ref) as conn:
-            async with conn.pipeline():
-                await conn.execute("select set_config('plan_cache_mode', 'force_custom_plan', true)")
+            async with conns.pipelined(conn):
+                await conn.execute(
+                    "select set_config('plan_cache_mode', 'force_custom_plan', true)", prepare=False
+                )
                 cursor = conn.cursor(binary=True)
-                await cursor.execute(statement.text, statement.params)
+                await cursor.execute(statement.text, statement.params, prepare=False)
                 now = await conn.execute(
-                    self._catalog.statement("select generation from {collections} where id = %s"), (ref.id,)
+                    self._catalog.statement("select generation from {collections} where id = %s"),
+                    (ref.id,),
+                    prepare=True,
                 )
             _check_generation(await now.fetchone(), ref, known)
             return await cursor.fetchall()

@@ -91,12 +91,18 @@ class Tables:
 
     @property
     def half(self) -> bool:
-        """Whether vectors are too long for a plain index and are indexed in half precision."""
-        return VECTOR_INDEX_MAX < self.ref.config.dimensions <= HALFVEC_INDEX_MAX
+        """Whether vectors are too long for a plain index and are indexed in half precision.
+
+        Only under cosine, where they can be brought to unit length: others might not fit its range.
+        """
+        fits = VECTOR_INDEX_MAX < self.ref.config.dimensions <= HALFVEC_INDEX_MAX
+        return fits and self.ref.config.metric is Metric.COSINE
 
     @property
     def indexable(self) -> bool:
-        return self.ref.config.index.kind != "flat" and self.ref.config.dimensions <= HALFVEC_INDEX_MAX
+        return self.ref.config.index.kind != "flat" and (
+            self.half or self.ref.config.dimensions <= VECTOR_INDEX_MAX
+        )
 
     def create(self) -> list[sql.Composed]:
         names = {"documents": self.documents, "space": self.space, "fields": self._field_definitions}
@@ -193,10 +199,15 @@ class Tables:
     def _indexed_column(self) -> sql.Composable:
         if not self.half:
             return sql.SQL("embedding")
-        return sql.SQL("(embedding::halfvec({}))").format(sql.Literal(self.ref.config.dimensions))
+        return sql.SQL("(l2_normalize(embedding)::halfvec({}))").format(
+            sql.Literal(self.ref.config.dimensions)
+        )
 
     def child_field_indexes(self, partition: int) -> list[sql.Composed]:
         return self._field_indexes(f"p{partition}")
+
+    def drop_children(self, partitions: Sequence[int]) -> sql.Composed:
+        return sql.SQL("drop table if exists {}").format(sql.SQL(", ").join(map(self.child, partitions)))
 
     def drop(self) -> Sequence[sql.Composed]:
         return [sql.SQL("drop table if exists {}").format(table) for table in (self.space, self.documents)]
