@@ -13,6 +13,8 @@ from svr_retrievers.model import JsonValue
 
 ANCHOR = "one big index, defaults, ef_search 40"
 GOAL = 0.97
+MARGIN = 0.005
+"""Ours must exceed the goal by this where settings are chosen, so as to hold it on the other queries."""
 EF_BIG = (40, 60, 100, 150, 200, 300, 400, 800)
 _GRAPH = {"enable_seqscan": "off"}
 """On a small table the planner leaves the index for a scan as ef_search grows, which would flatter us."""
@@ -59,7 +61,10 @@ def _studied(lab: Lab) -> Study:
     swept = interleave(every, lab.tuning, seed=lab.seed)
     truth = lab.truth()
     recall = {name: one.recall(truth) for name, one in swept.items()}
-    picked = {group: _cheapest(names, recall, swept) for group, names in systems.items()}
+    picked = {
+        group: _cheapest(names, recall, swept, GOAL + (MARGIN if group == "ours" else 0.0))
+        for group, names in systems.items()
+    }
     in_time = [n for n in systems["ours"] if swept[n].p50 <= SAME_TIME * swept[ANCHOR].p50]
     best = (
         max(in_time, key=lambda n: recall[n]) if in_time else min(systems["ours"], key=lambda n: swept[n].p50)
@@ -101,8 +106,10 @@ def _systems(lab: Lab) -> dict[str, dict[str, Ask]]:
     }
 
 
-def _cheapest(names: Mapping[str, Ask], recall: Mapping[str, float], swept: Mapping[str, Series]) -> str:
-    good = [name for name in names if recall[name] >= GOAL]
+def _cheapest(
+    names: Mapping[str, Ask], recall: Mapping[str, float], swept: Mapping[str, Series], goal: float
+) -> str:
+    good = [name for name in names if recall[name] >= goal]
     return min(good, key=lambda n: swept[n].p50) if good else max(names, key=lambda n: recall[n])
 
 
@@ -112,7 +119,7 @@ def recall_at_equal_time(lab: Lab) -> Finding:
     ours_, anchor, truth = found.series[found.best_in_time], found.series[ANCHOR], lab.truth()
     return Finding(
         checks=(
-            Check("recall", ours_.recall(truth), least=0.97),
+            Check("recall", ours_.recall(truth), least=GOAL),
             Check("recall between topics", ours_.recall(truth, lab.between), least=0.92),
             Check("p50 of the big index", ours_.p50 / anchor.p50, most=SAME_TIME),
             Check("recall of the big index", anchor.recall(truth)),
@@ -132,7 +139,7 @@ def time_at_equal_recall(lab: Lab) -> Finding:
     return Finding(
         checks=(
             Check("p50 of the well-built index", mine.p50 / well.p50, most=0.35),
-            Check("recall", mine.recall(truth), least=0.965),
+            Check("recall", mine.recall(truth), least=GOAL),
             Check("p50 of the default index", mine.p50 / plain.p50),
             Check("recall of the well-built index", well.recall(truth)),
             Check("recall of the default index", plain.recall(truth)),
