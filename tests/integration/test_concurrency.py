@@ -163,13 +163,16 @@ async def test_cancelled_searches_leave_the_pool_usable(postgres_url: str) -> No
             "cancelled", dimensions=4, partition_by=by_field("category")
         )
         await collection.add(documents(30))
+        cancelled = 0
         for turn in range(30):
             task = asyncio.create_task(collection.search(vector=vector(1), limit=30))
             for _ in range(turn % 15):
                 await asyncio.sleep(0)
             task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            (ended,) = await asyncio.gather(task, return_exceptions=True)
+            cancelled += isinstance(ended, asyncio.CancelledError)
+            assert isinstance(ended, asyncio.CancelledError) or len(ended) == 30
+        assert cancelled >= 15
         for _ in range(4):
             assert len(await collection.search(vector=vector(1), limit=50)) == 30
         await client.drop_collection("cancelled")

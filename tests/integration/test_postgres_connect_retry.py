@@ -28,6 +28,8 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 @contextlib.contextmanager
@@ -36,13 +38,17 @@ def listening_after(seconds: float, port: int, target: Path) -> Iterator[None]:
     stopped = threading.Event()
 
     async def serve() -> None:
+        visits: list[asyncio.Task[None] | None] = []
+
         async def on_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            visits.append(asyncio.current_task())
             inner_reader, inner_writer = await asyncio.open_unix_connection(str(target))
             await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
 
         server = await asyncio.start_server(on_client, "127.0.0.1", port)
         await asyncio.to_thread(stopped.wait)
         server.close()
+        await asyncio.gather(*(visit for visit in visits if visit is not None))
 
     timer = threading.Timer(seconds, lambda: asyncio.run(serve()))
     timer.start()

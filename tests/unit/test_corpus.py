@@ -82,7 +82,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     ("files", "target", "message"),
     [
         ({}, "missing", "does not exist"),
-        ({"a.txt": TEXT}, "a.txt", "is a file"),
+        ({"a.txt": TEXT}, "a.txt", "is no folder"),
         ({"a.pdf": TEXT}, ".", r"No \.txt or \.md file"),
     ],
 )

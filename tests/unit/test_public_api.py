@@ -13,6 +13,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 import svr_retrievers
+import svr_retrievers.filters
 from svr_retrievers import AsyncCollection, AsyncSVRClient, Collection, SVRClient
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +128,7 @@ def test_the_clients_open_alike() -> None:
 def test_an_adapter_uses_public_names_only(path: Path) -> None:
     errors = {name for name in vars(svr_retrievers.errors) if not name.startswith("_")}
     allowed = {f"svr_retrievers.{name}" for name in svr_retrievers.__all__}
+    allowed |= {f"svr_retrievers.filters.{name}" for name in svr_retrievers.filters.__all__}
     allowed |= {"svr_retrievers", "svr_retrievers.__version__"} | {
         f"svr_retrievers.errors.{name}" for name in errors
     }
