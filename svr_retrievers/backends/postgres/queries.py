@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pgvector import Vector as PgVector
 from psycopg import sql
 
 from svr_retrievers.backends.postgres.filters import compile_filter
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.backends.protocol import Query, Selection
 from svr_retrievers.filters import ALL
+from svr_retrievers.model import Vector
 
 _HALF_OVERFETCH = 4
 """Half precision orders almost as full precision does; four times the limit leaves room to re-sort."""
@@ -40,7 +40,7 @@ def search(tables: Tables, query: Query) -> Statement:
     The outer order is an expression too: a relaxed graph scan claims an order that it does not keep.
     """
     condition, values, needs_metadata = compile_filter(query.filter, tables.columns)
-    vector = PgVector(query.vector)
+    vector = query.vector
     many = len(query.partitions) > 1
     distance = sql.SQL("s.embedding {op} %s").format(op=tables.operator)
     inner = sql.SQL(
@@ -88,7 +88,7 @@ def _join(tables: Tables) -> sql.Composed:
     )
 
 
-def _order(tables: Tables, query: Query, vector: PgVector) -> tuple[sql.Composable, list[object]]:
+def _order(tables: Tables, query: Query, vector: Vector) -> tuple[sql.Composable, list[object]]:
     if query.exact or not tables.indexable:
         return sql.SQL("(s.embedding {op} %s) + 0, s.namespace, s.id").format(op=tables.operator), [vector]
     if tables.half:
