@@ -44,6 +44,12 @@ class AsyncSVRClient:
     def __init__(
         self, url: str | None = None, *, path: str | Path | None = None, settings: Settings | None = None
     ) -> None:
+        if settings is not None and not isinstance(settings, Settings):
+            raise InputError(
+                f"settings must be Settings, not {type(settings).__name__}.", hint="Settings.load(...)"
+            )
+        if path is not None and (not isinstance(path, str | Path) or "\x00" in str(path)):
+            raise InputError("path must be the path of a folder, as text or Path.")
         self.settings = settings if settings is not None else Settings.load()
         given = self.settings.url.get_secret_value() if self.settings.url is not None else None
         self._url = _checked_url(url if url is not None else (None if path is not None else given))
@@ -217,21 +223,11 @@ def make_config(
     return CollectionConfig(
         name=checked,
         dimensions=dimensions,
-        metric=_metric(metric),
+        metric=Metric(metric),
         scheme=scheme,
         fields=_fields(filter_fields, scheme),
         index=index or IndexSpec(),
     )
-
-
-def _metric(metric: Metric | str) -> Metric:
-    try:
-        return Metric(metric)
-    except ValueError:
-        raise InputError(
-            f"metric must be 'cosine', 'l2' or 'inner_product', not {metric!r}.",
-            hint="Most text embedding models are made for cosine.",
-        ) from None
 
 
 def _fields(given: Mapping[str, object] | None, scheme: Scheme | None) -> dict[str, FieldType]:

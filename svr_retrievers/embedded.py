@@ -59,7 +59,13 @@ def _start(path: Path) -> str:
 
 
 def _prepared(path: Path) -> Path:
-    folder = path.expanduser().resolve()
+    try:
+        folder = path.expanduser().resolve()
+        folder.exists()
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"path {str(path)[:200]!r} cannot be used: {error}.", hint="Name another folder."
+        ) from None
     if not _PLAIN.fullmatch(str(folder)):
         raise ConfigError(
             f"path {str(folder)!r} holds spaces or signs that the embedded server cannot be started with.",

@@ -10,6 +10,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from svr_retrievers.errors import InputError
+
 Vector: TypeAlias = npt.NDArray[np.float32]
 VectorLike: TypeAlias = Sequence[float] | Vector | npt.NDArray[np.float64]
 JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
@@ -27,6 +29,13 @@ class Metric(StrEnum):
     """distance = Euclidean distance; score = -distance."""
     INNER_PRODUCT = "inner_product"
     """score = dot product; distance = -score."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Metric:
+        raise InputError(
+            f"metric must be 'cosine', 'l2' or 'inner_product', not {value!r}.",
+            hint="Most text embedding models are made for cosine.",
+        )
 
     def score(self, distance: float) -> float:
         return 1.0 - distance if self is Metric.COSINE else -distance

@@ -18,12 +18,17 @@ def maximal_marginal_relevance(
     (Carbonell and Goldstein, 1998). `query` has shape (d,), `vectors` (n, d); `lambda_mult` 1 is pure
     closeness, 0 pure diversity. Ties go to the earlier row.
     """
-    if not 0.0 <= lambda_mult <= 1.0:
-        raise InputError(f"lambda_mult must lie between 0 and 1, not {lambda_mult}.")
-    rows = _unit(np.atleast_2d(np.asarray(vectors, dtype=np.float64)))
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise InputError(f"k must be a whole number, not {type(k).__name__}.")
+    if not isinstance(lambda_mult, int | float) or not 0.0 <= lambda_mult <= 1.0:
+        raise InputError(f"lambda_mult must be a number between 0 and 1, not {lambda_mult!r}.")
+    try:
+        rows = _unit(np.atleast_2d(np.asarray(vectors, dtype=np.float64)))
+        asked = np.asarray(query, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError("query and vectors must be numbers, all rows of one length.") from None
     if k <= 0 or rows.size == 0:
         return []
-    asked = np.asarray(query, dtype=np.float64)
     if asked.shape != rows.shape[1:]:
         raise InputError(f"query has shape {asked.shape}, but the rows of vectors have {rows.shape[1:]}.")
     closeness = rows @ _unit(asked[None, :])[0]

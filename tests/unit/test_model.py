@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from svr_retrievers import AddResult, Document, Hit, Metric, SearchResult
+from svr_retrievers import (
+    AddResult,
+    Document,
+    Hit,
+    Metric,
+    SearchResult,
+    SVRClient,
+    maximal_marginal_relevance,
+)
+from svr_retrievers.errors import InputError
 from svr_retrievers.model import (
     Explanation,
     Incomplete,
@@ -182,3 +191,30 @@ def test_partition_keys_are_what_they_hold():
         )
         == 2
     )
+
+
+@pytest.mark.parametrize("wrong", ["x", 5, None, "Cosine"])
+def test_an_unknown_metric_is_named(wrong):
+    with pytest.raises(InputError, match="'cosine', 'l2' or 'inner_product'"):
+        Metric(wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"settings": 5}, {"path": 5}, {"path": "a\x00b"}])
+def test_a_client_names_the_argument_it_cannot_use(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        SVRClient(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"k": "3"},
+        {"k": True},
+        {"k": 1, "lambda_mult": "x"},
+        {"k": 1, "query": ["a"]},
+        {"k": 1, "vectors": [[1], [1, 2]]},
+    ],
+)
+def test_mmr_names_what_it_cannot_use(wrong):
+    with pytest.raises(InputError):
+        maximal_marginal_relevance(**({"query": [1.0], "vectors": [[1.0]]} | wrong))

@@ -17,6 +17,7 @@ from langchain_svr.embedding import Embedding
 from langchain_svr.searching import SearchingStore
 from langchain_svr.writing import WritingStore
 from svr_retrievers import Collection, IndexSpec, Metric, Scheme, SVRClient
+from svr_retrievers.errors import InputError
 
 
 class SVRVectorStore(WritingStore, SearchingStore):
@@ -60,6 +61,8 @@ class SVRVectorStore(WritingStore, SearchingStore):
         metric: str = "cosine",
         index: IndexSpec | None = None,
     ) -> None:
+        if filter_fields is not None and not isinstance(filter_fields, Mapping):
+            raise InputError("filter_fields must map field names to types.", hint='e.g. {"year": int}')
         self._metric = Metric(metric)
         settings: dict[str, Any] = {"metric": self._metric, "partition_by": partition_by}
         settings |= {"filter_fields": filter_fields, "index": index}

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from svr_retrievers import IndexSpec, Scheme
+from svr_retrievers.errors import InputError
 
 FieldTypes: TypeAlias = Mapping[str, Any]
 _TYPES: Final[dict[str, Any]] = {
@@ -33,6 +34,8 @@ def index_spec(given: object) -> Any:
 def field_types(given: FieldTypes | None) -> dict[str, Any] | None:
     if given is None:
         return None
+    if not isinstance(given, Mapping):
+        raise InputError("filter_fields must map field names to types.", hint='e.g. {"year": int}')
     return {name: _TYPES.get(kind, kind) if isinstance(kind, str) else kind for name, kind in given.items()}
 
 
