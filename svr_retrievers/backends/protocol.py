@@ -12,9 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.filters import FieldType, Node
 from svr_retrievers.model import (
@@ -254,7 +251,3 @@ class Backend(Protocol):
         makes a new generation. Raises StaleMap.
         """
         ...
-
-
-def as_vector(value: npt.ArrayLike) -> Vector:
-    return np.ascontiguousarray(value, dtype=np.float32)

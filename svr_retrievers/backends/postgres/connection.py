@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 
+import numpy as np
 import psycopg
 import tenacity
 from pgvector.psycopg import register_vector_async
@@ -26,6 +27,7 @@ from svr_retrievers.errors import (
     PermissionDenied,
     SVRError,
 )
+from svr_retrievers.model import Vector
 from svr_retrievers.settings import Settings
 
 Connection = AsyncConnection[TupleRow]
@@ -121,6 +123,12 @@ async def configure(conn: Connection) -> None:
     await conn.execute(sql.SQL("set search_path to {}").format(path))
     await conn.execute("select '[1]'::vector <-> '[1]'::vector")
     await register_vector_async(conn)
+
+
+def vector_of(value: object) -> Vector:
+    """A vector column's value as the driver returns it: an array, or from some releases on a wrapper of one."""
+    made = value.to_numpy() if hasattr(value, "to_numpy") else value
+    return np.array(made, dtype=np.float32)
 
 
 @contextlib.asynccontextmanager

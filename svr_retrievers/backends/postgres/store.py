@@ -282,7 +282,7 @@ class PostgresBackend:
                 id=str(row[1]),
                 text=str(row[2]),
                 metadata=row[3],  # type: ignore[arg-type]
-                vector=_vector(row[5]) if with_vectors else None,
+                vector=conns.vector_of(row[5]) if with_vectors else None,
                 namespace=str(row[0]),
                 version=int(row[4]),  # type: ignore[call-overload]
             )
@@ -328,7 +328,7 @@ class PostgresBackend:
                     ).format(self.tables(ref).child(partition)),
                     (percent, rows_each),
                 )
-                vectors = [_vector(row[0]) for row in await cursor.fetchall()]
+                vectors = [conns.vector_of(row[0]) for row in await cursor.fetchall()]
                 if vectors:
                     drawn[partition] = np.stack(vectors)
         return drawn
@@ -357,13 +357,8 @@ def _candidate(row: Sequence[object]) -> Candidate:
         version=version,  # type: ignore[arg-type]
         partition=part,  # type: ignore[arg-type]
         distance=distance,  # type: ignore[arg-type]
-        vector=_vector(row[7]) if len(row) > 7 else None,
+        vector=conns.vector_of(row[7]) if len(row) > 7 else None,
     )
-
-
-def _vector(value: object) -> Vector:
-    made = value.to_numpy() if hasattr(value, "to_numpy") else value
-    return np.array(made, dtype=np.float32)
 
 
 async def _embedded_url(path: Path | None) -> str:

@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from svr_retrievers.backends.postgres import queries
-from svr_retrievers.backends.postgres.connection import Connection
+from svr_retrievers.backends.postgres.connection import Connection, vector_of
 from svr_retrievers.backends.postgres.jsonb import dumps
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.backends.protocol import Batch, Selection, Written
@@ -102,7 +102,7 @@ async def recluster(
     rows = await cursor.fetchall()
     if not rows:
         return
-    vectors = np.stack([np.asarray(_numpy(row[2]), dtype=np.float32) for row in rows])
+    vectors = np.stack([vector_of(row[2]) for row in rows])
     inner = Metric.COSINE if tables.ref.config.metric is Metric.COSINE else Metric.L2
     moved = [targets[i] for i in assign(vectors, centroids, inner)]
     keys = ([row[0] for row in rows], [row[1] for row in rows], moved)
@@ -120,7 +120,3 @@ async def recluster(
     changes = Counter(moved)
     changes[source] -= len(rows)
     await catalog.add_rows(conn, changes)
-
-
-def _numpy(value: object) -> object:
-    return value.to_numpy() if hasattr(value, "to_numpy") else value
