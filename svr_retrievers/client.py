@@ -26,7 +26,7 @@ from svr_retrievers.filters import FieldType, split_path
 from svr_retrievers.model import Metric
 from svr_retrievers.names import check_name
 from svr_retrievers.routing.schemes import Scheme
-from svr_retrievers.search.execute import View
+from svr_retrievers.search.view import View
 from svr_retrievers.settings import Settings, redact
 
 IfExists = Literal["error", "open"]

@@ -15,7 +15,7 @@ from svr_retrievers.model import Metric, PartitionKey, PartitionMap, PartitionSt
 from svr_retrievers.routing.kmeans import kmeans
 from svr_retrievers.routing.place import Keys, path_of, place, unused_path
 from svr_retrievers.routing.schemes import ClusterLevel
-from svr_retrievers.search.execute import View
+from svr_retrievers.search.view import View
 
 TRAINING_ROWS_PER_CLUSTER = 256
 """More rows a cluster than this hardly move its centroid."""

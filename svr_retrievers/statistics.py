@@ -20,7 +20,7 @@ from svr_retrievers.placing import (
 from svr_retrievers.routing.centroids import summarise
 from svr_retrievers.routing.plan import FAN_OUT_BELOW_ROWS
 from svr_retrievers.routing.probe import Calibration, calibrate
-from svr_retrievers.search.execute import View
+from svr_retrievers.search.view import View
 
 SAMPLE_ROWS = 256
 """Rows sampled from a partition for its centroids: enough for four of them."""

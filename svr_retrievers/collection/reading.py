@@ -20,8 +20,9 @@ from svr_retrievers.model import (
     VectorLike,
 )
 from svr_retrievers.routing.plan import Planned, Wish
-from svr_retrievers.search.execute import View, query_for, run
+from svr_retrievers.search.execute import query_for, run
 from svr_retrievers.search.request import Request
+from svr_retrievers.search.view import View
 
 
 class CollectionReads(CollectionState):

@@ -27,8 +27,9 @@ from svr_retrievers.names import check_key, check_text
 from svr_retrievers.routing.filter_map import matching
 from svr_retrievers.routing.plan import Planned, Wish
 from svr_retrievers.routing.schemes import Scheme
-from svr_retrievers.search.execute import Engine, View
+from svr_retrievers.search.execute import Engine
 from svr_retrievers.search.request import Request
+from svr_retrievers.search.view import View
 from svr_retrievers.settings import Settings
 
 MAP_RETRIES = 10

@@ -26,7 +26,7 @@ from svr_retrievers.model import (
     Vector,
 )
 from svr_retrievers.names import check_key
-from svr_retrievers.search.execute import View
+from svr_retrievers.search.view import View
 
 _log = logging.getLogger(__name__)
 

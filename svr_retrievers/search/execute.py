@@ -6,13 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import anyio.to_thread
-
 from svr_retrievers.backends.protocol import (
     Backend,
     Candidate,
     CollectionRef,
-    MapState,
     Page,
     Query,
 )
@@ -22,52 +19,17 @@ from svr_retrievers.model import (
     Hit,
     Incomplete,
     Metric,
-    PartitionMap,
     Route,
     RoutedPartition,
     SearchResult,
     Timings,
     Vector,
 )
-from svr_retrievers.routing.centroids import CentroidTable
-from svr_retrievers.routing.plan import Planned, Wish, needs_centroids, plan
+from svr_retrievers.routing.plan import Planned, Wish
 from svr_retrievers.search.fanout import Answers, fan_out
 from svr_retrievers.search.merge import merge
 from svr_retrievers.search.request import Request
-
-_THREAD_FROM_CELLS = 2_000_000
-"""A matrix product of this size takes about a millisecond: longer ones leave the event loop."""
-
-
-class View:
-    """A partition map with what is derived from it, made once per generation and held for a whole query."""
-
-    __slots__ = ("_table", "metric", "state")
-
-    def __init__(self, state: MapState, metric: Metric) -> None:
-        self.state = state
-        self.metric = metric
-        self._table: CentroidTable | None = None
-
-    @property
-    def map(self) -> PartitionMap:
-        return self.state.map
-
-    @property
-    def table(self) -> CentroidTable:
-        if self._table is None:
-            self._table = CentroidTable(self.map.leaves, self.metric)
-        return self._table
-
-    async def scores(self, vector: Vector) -> Vector:
-        table = self.table
-        if table.cells < _THREAD_FROM_CELLS:
-            return table.scores(vector, self.metric)
-        return await anyio.to_thread.run_sync(table.scores, vector, self.metric)
-
-    def path(self, partition_id: int) -> str:
-        found = self.map.get(partition_id)
-        return found.path if found is not None else f"#{partition_id}"
+from svr_retrievers.search.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +41,7 @@ class Engine:
     concurrency: int
 
     async def route(self, view: View, wish: Wish, vector: Vector | None) -> Planned:
-        use = vector is not None and needs_centroids(wish, view.map, view.state.calibration)
-        scores = await view.scores(vector) if use and vector is not None else None
-        return plan(
-            wish,
-            self.ref.config.scheme,
-            view.map,
-            view.table if use else _NO_TABLE,
-            scores,
-            view.state.calibration,
-        )
+        return await view.route(self.ref.config.scheme, wish, vector)
 
     async def ask(
         self,
@@ -113,9 +66,6 @@ class Engine:
             on_failure=request.on_failure,
             path_of=view.path,
         )
-
-
-_NO_TABLE = CentroidTable((), Metric.L2)
 
 
 def query_for(

@@ -15,8 +15,9 @@ from svr_retrievers.filters import parse
 from svr_retrievers.model import Metric, Partition, PartitionKey, PartitionMap, PartitionStats
 from svr_retrievers.routing.plan import Wish
 from svr_retrievers.routing.probe import Calibration
-from svr_retrievers.search.execute import Engine, View, run
+from svr_retrievers.search.execute import Engine, run
 from svr_retrievers.search.request import Request
+from svr_retrievers.search.view import View
 
 QUERY = np.array([1, 0], dtype=np.float32)
 
@@ -208,7 +209,7 @@ async def test_time_spent_on_the_first_stage_counts_against_the_wider_one(monkey
 async def test_large_tables_are_scored_off_the_loop_with_the_same_answer(monkeypatch):
     seen = view(5, Calibration(0.1, {0.95: 0.9}, 10))
     here = await seen.scores(QUERY)
-    monkeypatch.setattr("svr_retrievers.search.execute._THREAD_FROM_CELLS", 0)
+    monkeypatch.setattr("svr_retrievers.search.view._THREAD_FROM_CELLS", 0)
     assert np.array_equal(await seen.scores(QUERY), here)
 
 

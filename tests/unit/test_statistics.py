@@ -11,7 +11,7 @@ from svr_retrievers.backends.protocol import Batch, CollectionConfig
 from svr_retrievers.errors import WriteConflict
 from svr_retrievers.model import Metric, PartitionMap
 from svr_retrievers.placing import ensure_places
-from svr_retrievers.search.execute import View
+from svr_retrievers.search.view import View
 from svr_retrievers.statistics import after_write, refresh
 
 

@@ -26,7 +26,8 @@ from svr_retrievers.model import (
 )
 from svr_retrievers.routing.plan import Wish
 from svr_retrievers.routing.probe import Calibration
-from svr_retrievers.search.execute import Engine, View
+from svr_retrievers.search.execute import Engine
+from svr_retrievers.search.view import View
 
 MOST_MS = {100: 0.05, 10_000: 0.3, 100_000: 1.5}
 CALIBRATION = Calibration(0.02, {0.8: 0.5, 0.9: 0.7, 0.95: 0.85, 0.99: 0.97}, 1)
