@@ -42,6 +42,7 @@ class PartitionStats:
 
     `centroids` has shape (c, dimensions), float32, unit rows under cosine; `spread` has shape (c,):
     the mean distance of the sampled rows to their centroid, in the metric's distance.
+    `tail`: fresh rows may stand beside the index and are searched as well; `tail_rows` is how many, part of `rows`.
     """
 
     rows: int = 0
@@ -49,6 +50,8 @@ class PartitionStats:
     spread: Vector | None = field(default=None, compare=False, repr=False)
     rows_at_refresh: int = 0
     indexed: bool = False
+    tail: bool = False
+    tail_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,8 @@ class Catalog:
         await cursor.execute(
             self.statement(
                 "select c.generation, c.calibration, p.id, p.parent, p.kind, p.value, p.label, p.path, p.state,"
-                " p.indexed, p.row_count, p.rows_at_refresh, p.centroids, p.spread, p.leaf"
+                " p.indexed, p.row_count, p.rows_at_refresh, p.centroids, p.spread, p.leaf,"
+                " p.tail, p.tail_rows"
                 " from {collections} c left join {partitions} p on p.collection = c.id where c.id = %s order by p.id"
             ),
             (ref.id,),
@@ -240,16 +241,16 @@ class Catalog:
                 )
             await self.next_generation(conn, ref)
 
-    async def mark_indexed(self, conn: Connection, ref: CollectionRef, partitions: Sequence[int]) -> None:
-        async with conn.transaction():
-            await conn.execute(
-                self.statement("select 1 from {collections} where id = %s for update"), (ref.id,)
-            )
-            await conn.execute(
-                self.statement("update {partitions} set indexed = true where id = any(%s)"),
-                (list(partitions),),
-            )
-            await self.next_generation(conn, ref)
+    async def mark_indexed(self, conn: Connection, partitions: Sequence[int]) -> None:
+        await conn.execute(
+            self.statement("update {partitions} set indexed = true where id = any(%s)"), (list(partitions),)
+        )
+
+    async def mark_tails(self, conn: Connection, partitions: Sequence[int], *, there: bool) -> None:
+        """Whether readers look into the tails of these partitions; the caller holds the map and renews it."""
+        await conn.execute(
+            self.statement("update {partitions} set tail = %s where id = any(%s)"), (there, list(partitions))
+        )
 
 
 def _dropped(ref: CollectionRef) -> CollectionNotFound:

@@ -36,13 +36,18 @@ def array(body: bytes | None, columns: int | None) -> Vector | None:
 
 
 def partition(row: Sequence[object], dimensions: int) -> Partition:
-    (pid, parent, kind, value, label, path, state, indexed, rows, refreshed, centroids, spread, leaf) = row
+    (pid, parent, kind, value, label, path, state, indexed, rows, refreshed, centroids, spread, leaf) = row[
+        :13
+    ]
+    tail, tail_rows = row[13:]
     stats = PartitionStats(
         rows=max(0, cast("int", rows)),
         centroids=array(cast("bytes | None", centroids), dimensions),
         spread=array(cast("bytes | None", spread), None),
         rows_at_refresh=cast("int", refreshed),
         indexed=bool(indexed),
+        tail=bool(tail),
+        tail_rows=max(0, cast("int", tail_rows)),
     )
     key = PartitionKey(cast("KeyKind", kind), str(value), str(label))
     return Partition(

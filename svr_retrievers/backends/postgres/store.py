@@ -200,8 +200,27 @@ class PostgresBackend:
         async with borrowed(self._pool) as conn:
             built = await indexing.build(conn, self.tables(ref), known, self._settings, progress)
             if built:
-                await self._catalog.mark_indexed(conn, ref, built)
+                await self._mark_indexed(conn, ref, built)
             return len(built)
+
+    async def _mark_indexed(self, conn: Connection, ref: CollectionRef, built: Sequence[int]) -> None:
+        """Each indexed partition gets an empty tail, ready for the rows that come faster than the index takes them."""
+        async with conn.transaction():
+            await self._catalog.lock_map(conn, ref)
+            for partition in await self._without_tail(conn, ref, built):
+                for statement in self.tables(ref).create_tail(partition):
+                    await conn.execute(statement)
+            await self._catalog.mark_indexed(conn, built)
+            await self._catalog.next_generation(conn, ref)
+
+    async def _without_tail(
+        self, conn: Connection, ref: CollectionRef, partitions: Sequence[int]
+    ) -> list[int]:
+        cursor = await conn.execute(
+            "select p from unnest(%s::int[], %s::text[]) as w(p, name) where to_regclass(name) is null",
+            (list(partitions), [self.tables(ref).tail(p).as_string(None) for p in partitions]),
+        )
+        return [int(row[0]) for row in await cursor.fetchall()]
 
     # Reading
 

@@ -53,6 +53,10 @@ class Tables:
     def child(self, partition: int) -> sql.Identifier:
         return sql.Identifier(self.schema, table_for(self.ref.id, f"p{partition}"))
 
+    def tail(self, partition: int) -> sql.Identifier:
+        """Where the fresh rows of an indexed partition stand: the child of the space for the value -partition."""
+        return sql.Identifier(self.schema, table_for(self.ref.id, f"t{partition}"))
+
     @cached_property
     def stage(self) -> sql.Identifier:
         return sql.Identifier("pg_temp", self._stage)
@@ -136,8 +140,14 @@ class Tables:
 
     def create_child(self, partition: int) -> list[sql.Composed]:
         """Made beside the parent and then attached, which never waits for running searches."""
-        child = self.child(partition)
-        names = {"child": child, "space": self.space, "part": sql.Literal(partition)}
+        return self._create_child(self.child(partition), partition)
+
+    def create_tail(self, partition: int) -> list[sql.Composed]:
+        """The empty tail of a partition, a child of the space like any other, that never gets a vector index."""
+        return self._create_child(self.tail(partition), -partition)
+
+    def _create_child(self, child: sql.Identifier, value: int) -> list[sql.Composed]:
+        names = {"child": child, "space": self.space, "part": sql.Literal(value)}
         return [
             sql.SQL(
                 "create table {child} (like {space} including defaults including storage)"
@@ -207,7 +217,8 @@ class Tables:
         return self._field_indexes(f"p{partition}")
 
     def drop_children(self, partitions: Sequence[int]) -> sql.Composed:
-        return sql.SQL("drop table if exists {}").format(sql.SQL(", ").join(map(self.child, partitions)))
+        tables = [table for p in partitions for table in (self.child(p), self.tail(p))]
+        return sql.SQL("drop table if exists {}").format(sql.SQL(", ").join(tables))
 
     def drop(self) -> Sequence[sql.Composed]:
         return [sql.SQL("drop table if exists {}").format(table) for table in (self.space, self.documents)]
