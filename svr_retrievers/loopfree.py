@@ -14,7 +14,9 @@ from anyio.from_thread import BlockingPortal
 
 from svr_retrievers.client import AsyncSVRClient
 from svr_retrievers.collection import AsyncCollection
+from svr_retrievers.concurrency import NeedsLoop, drive, on_loop
 from svr_retrievers.errors import CalledFromLoop, ForkedClient
+from svr_retrievers.model import Vector
 
 T = TypeVar("T")
 
@@ -55,6 +57,24 @@ class Bridge:
                 hint="Await the asynchronous twin instead: client.aio, collection.aio.",
             )
         return self.home.portal.call(call)
+
+    def run_here(
+        self,
+        call: Callable[[], Coroutine[object, object, T]],
+        with_vector: Callable[[Vector], Coroutine[object, object, T]],
+    ) -> T:
+        """The result of a reading call: on this thread if it needs no event loop, else on the home loop.
+
+        `with_vector` begins it anew once the query's vector is known.
+        """
+        self._check()
+        if on_loop():
+            return self.run(call)
+        try:
+            return drive(call())
+        except NeedsLoop as stop:
+            vector = stop.vector
+        return self.run(call if vector is None else partial(with_vector, vector))
 
     async def hop(self, call: Callable[[], Awaitable[T]]) -> T:
         """The call's result, without blocking the caller's loop; cancelling the caller cancels the call."""

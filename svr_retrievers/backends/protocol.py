@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.filters import FieldType, Node
@@ -37,6 +37,8 @@ class Capabilities:
     max_indexed_dimensions: int
     shared_between_processes: bool
     explains: bool
+    reads_without_loop: bool = False
+    """Whether `search` may be driven on any thread that has no event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +118,7 @@ class Query:
     timeout_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A row that a partition answered with; lower distance is closer."""
 
     namespace: str
@@ -127,12 +128,15 @@ class Candidate:
     version: int
     partition: int
     distance: float
-    vector: Vector | None = field(default=None, compare=False)
+    vector: Vector | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The closest rows of the searched partitions, best first. `exact`: no index can have missed one."""
+    """The closest rows of the searched partitions, best first, equal distances by namespace and id, each key once.
+
+    `exact`: no index can have missed one.
+    """
 
     candidates: tuple[Candidate, ...]
     exact: bool

@@ -94,24 +94,21 @@ class Collection:
         on_failure: OnFailure = "fail",
         with_vectors: bool = False,
     ) -> SearchResult:
-        return self._bridge.run(
-            partial(
-                self._async.search,
-                vector=vector,
-                text=text,
-                limit=limit,
-                filter=filter,
-                namespace=namespace,
-                partitions=partitions,
-                exact=exact,
-                nprobe=nprobe,
-                recall_target=recall_target,
-                ef_search=ef_search,
-                timeout_seconds=timeout_seconds,
-                on_failure=on_failure,
-                with_vectors=with_vectors,
-            )
+        ask = partial(
+            self._async.search,
+            limit=limit,
+            filter=filter,
+            namespace=namespace,
+            partitions=partitions,
+            exact=exact,
+            nprobe=nprobe,
+            recall_target=recall_target,
+            ef_search=ef_search,
+            timeout_seconds=timeout_seconds,
+            on_failure=on_failure,
+            with_vectors=with_vectors,
         )
+        return self._bridge.run_here(partial(ask, vector=vector, text=text), lambda made: ask(vector=made))
 
     def route(
         self,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from svr_retrievers.collection.state import CollectionState
+from svr_retrievers.concurrency import NeedsLoop, on_loop
 from svr_retrievers.errors import InputError
 from svr_retrievers.filters import ALL, describe
 from svr_retrievers.model import (
@@ -77,16 +77,22 @@ class CollectionReads(CollectionState):
         )
 
     async def _search(self, request: Request) -> SearchResult:
-        started = time.perf_counter()
+        if not (self._backend.capabilities.reads_without_loop or on_loop()):
+            raise NeedsLoop
         wish = self._wish(request.check())
+        started = time.perf_counter()
         vector = await self._query_vector(request)
-        embedded = (time.perf_counter() - started) * 1e3 if request.text is not None else 0.0
+        embed_ms = (time.perf_counter() - started) * 1e3 if request.text is not None else 0.0
         seconds = request.timeout_seconds or self._settings.timeout_seconds
-        result = await self._on_current_map(
-            lambda view: run(self._engine, view, request, wish, vector, timeout_seconds=seconds)
-        )
-        total = (time.perf_counter() - started) * 1e3
-        return result.with_timings(replace(result.timings, embed_ms=embedded, total_ms=total))
+        try:
+            return await self._on_current_map(
+                lambda view: run(
+                    self._engine, view, request, wish, vector, timeout_seconds=seconds, embed_ms=embed_ms
+                )
+            )
+        except NeedsLoop as stop:
+            stop.vector = vector
+            raise
 
     async def route(
         self,

@@ -15,6 +15,7 @@ from svr_retrievers.backends.protocol import (
     Selection,
     StaleMap,
 )
+from svr_retrievers.concurrency import NeedsLoop, on_loop
 from svr_retrievers.embedding import AsyncEmbedder, Embedder, embed_query
 from svr_retrievers.errors import InputError, WriteConflict
 from svr_retrievers.filters import ALL, Node, parse
@@ -161,11 +162,15 @@ class CollectionState:
         An empty map is always read anew: no search would go out that could find it stale.
         """
         if not self._view.map.leaves:
+            if not on_loop():
+                raise NeedsLoop
             await self._reload()
         for attempt in range(READ_RETRIES):
             try:
                 return await call(self._view)
             except StaleMap:
+                if not on_loop():
+                    raise NeedsLoop from None
                 await anyio.sleep(random.uniform(0, 0.005 * attempt))  # noqa: S311 - spreads readers, keeps no secret
                 await self._reload()
         raise self._conflict()

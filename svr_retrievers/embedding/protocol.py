@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Protocol, cast, runtime_checkable
 
-import anyio.to_thread
 import numpy as np
 
+from svr_retrievers.concurrency import NeedsLoop, beside, on_loop
 from svr_retrievers.errors import EmbeddingFailed, InputError, SVRError
 from svr_retrievers.model import Vector, VectorLike
 
@@ -74,11 +74,17 @@ async def embed_query(embedder: Embedder | AsyncEmbedder, text: str) -> Vector:
 
 
 async def _call(embedder: Embedder | AsyncEmbedder, what: str, argument: list[str] | str) -> object:
+    """On a thread without an event loop the blocking method is preferred: it holds up nobody else."""
+    waits = isinstance(embedder, AsyncEmbedder)
+    if waits and not on_loop():
+        if not isinstance(embedder, Embedder):
+            raise NeedsLoop
+        waits = False
     try:
-        if isinstance(embedder, AsyncEmbedder):
+        if waits:
             awaited: Awaitable[object] = getattr(embedder, f"aembed_{what}")(argument)
             return await awaited
-        return cast("object", await anyio.to_thread.run_sync(getattr(embedder, f"embed_{what}"), argument))
+        return cast("object", await beside(getattr(embedder, f"embed_{what}"), argument))
     except SVRError:
         raise
     except Exception as error:

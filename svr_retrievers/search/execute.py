@@ -6,13 +6,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import anyio
+
 from svr_retrievers.backends.protocol import (
     Backend,
     Candidate,
     CollectionRef,
     Page,
     Query,
+    StaleMap,
 )
+from svr_retrievers.concurrency import NeedsLoop, on_loop
 from svr_retrievers.errors import DeadlineExceeded, InputError, NotFound, SVRError, UsageError
 from svr_retrievers.filters import Node
 from svr_retrievers.model import (
@@ -26,7 +30,7 @@ from svr_retrievers.model import (
     Vector,
 )
 from svr_retrievers.routing.plan import Planned, Wish
-from svr_retrievers.search.fanout import Answers, fan_out
+from svr_retrievers.search.fanout import Answers, failure, fan_out, late
 from svr_retrievers.search.merge import merge
 from svr_retrievers.search.request import Request
 from svr_retrievers.search.view import View
@@ -54,18 +58,38 @@ class Engine:
     ) -> Answers:
         """The pages of these partitions, under the request's policy."""
         query = query_for(request, vector, planned.filter, tuple(ids), seconds)
+        shards = self.backend.shards(view.map, ids)
+        if len(shards) == 1:
+            return Answers(pages=[await self._only(view, query)])
 
         async def one(shard: tuple[int, ...]) -> Page:
             return await self.backend.search(self.ref, view.map, replace(query, partitions=shard))
 
+        if not on_loop():
+            raise NeedsLoop
         return await fan_out(
-            self.backend.shards(view.map, ids),
+            shards,
             one,
             timeout_seconds=seconds,
             concurrency=self.concurrency,
             on_failure=request.on_failure,
             path_of=view.path,
         )
+
+    async def _only(self, view: View, query: Query) -> Page:
+        """One shard needs no tasks, and nothing is left to be partial about when it fails."""
+        seconds = query.timeout_seconds
+        try:
+            if not on_loop():
+                return await self.backend.search(self.ref, view.map, query)
+            with anyio.fail_after(seconds):
+                return await self.backend.search(self.ref, view.map, query)
+        except TimeoutError:
+            raise late(query.partitions, seconds, view.path) from None
+        except (SVRError, StaleMap):
+            raise
+        except Exception as error:
+            raise failure({query.partitions: error}, 1, view.path) from error
 
 
 def query_for(
@@ -85,7 +109,14 @@ def query_for(
 
 
 async def run(
-    engine: Engine, view: View, request: Request, wish: Wish, vector: Vector, *, timeout_seconds: float
+    engine: Engine,
+    view: View,
+    request: Request,
+    wish: Wish,
+    vector: Vector,
+    *,
+    timeout_seconds: float,
+    embed_ms: float = 0.0,
 ) -> SearchResult:
     """One search on one map. Raises StaleMap when the map moved on; the caller loads it and calls again."""
     started = time.perf_counter()
@@ -94,17 +125,18 @@ async def run(
     routed = time.perf_counter()
     route = planned.route
     if not route.partitions:
-        return _nothing(request, route, routed - started)
+        return _nothing(request, route, (routed - started) * 1e3, embed_ms)
     answers = await engine.ask(
         view, planned, request, vector, [p.id for p in route.partitions], timeout_seconds
     )
-    found = merge((page.candidates for page in answers.pages), request.limit)
+    found = _merged(answers, request.limit)
     if len(found) < request.limit and planned.aside and not (answers.failed or answers.late):
         wider = await _wider(engine, view, planned, request, vector, deadline, timeout_seconds)
         found = merge([found, *(page.candidates for page in wider.pages)], request.limit)
         answers = _joined(answers, wider)
         route = _widened(planned) if wider.pages else route
-    hits = [_hit(candidate, view, engine.ref.config.metric) for candidate in found]
+    metric = engine.ref.config.metric
+    hits = [_hit(candidate, view, metric) for candidate in found]
     done = time.perf_counter()
     return SearchResult(
         hits,
@@ -112,11 +144,18 @@ async def run(
         route=route,
         incomplete=_shortfall(request, answers, len(hits), view),
         timings=Timings(
+            embed_ms=embed_ms,
             route_ms=(routed - started) * 1e3,
             search_ms=(done - routed) * 1e3,
-            total_ms=(done - started) * 1e3,
+            total_ms=(done - started) * 1e3 + embed_ms,
         ),
     )
+
+
+def _merged(answers: Answers, limit: int) -> Sequence[Candidate]:
+    if len(answers.pages) == 1:
+        return answers.pages[0].candidates[:limit]
+    return merge((page.candidates for page in answers.pages), limit)
 
 
 async def _wider(
@@ -180,9 +219,9 @@ def _hit(candidate: Candidate, view: View, metric: Metric) -> Hit:
     )
 
 
-def _nothing(request: Request, route: Route, seconds: float) -> SearchResult:
+def _nothing(request: Request, route: Route, route_ms: float, embed_ms: float) -> SearchResult:
     reason = Incomplete("few_matches", "the collection is empty")
-    timings = Timings(route_ms=seconds * 1e3, total_ms=seconds * 1e3)
+    timings = Timings(embed_ms=embed_ms, route_ms=route_ms, total_ms=route_ms + embed_ms)
     return SearchResult((), limit=request.limit, route=route, incomplete=reason, timings=timings)
 
 

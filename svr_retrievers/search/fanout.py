@@ -95,17 +95,23 @@ def _settle(
     if len(answers.pages) == len(shards):
         return
     if answers.failed and (on_failure == "fail" or not answers.pages):
-        raise _failure(answers.failed, len(shards), path_of)
+        raise failure(answers.failed, len(shards), path_of)
     if on_failure == "fail" or not answers.pages:
-        missing = [path_of(p) for shard in answers.late for p in shard]
-        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise DeadlineExceeded(
-            f"The search of {named} did not end within {timeout_seconds:g} s.",
-            hint="Raise timeout_seconds, or take what there is with on_failure='partial'.",
-        )
+        raise late([p for shard in answers.late for p in shard], timeout_seconds, path_of)
 
 
-def _failure(failed: dict[Shard, Exception], shards: int, path_of: Callable[[int], str]) -> SVRError:
+def late(partitions: Sequence[int], seconds: float | None, path_of: Callable[[int], str]) -> DeadlineExceeded:
+    """The error that says which partitions did not answer in time."""
+    missing = [path_of(p) for p in partitions]
+    named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    return DeadlineExceeded(
+        f"The search of {named} did not end within {seconds or 0:g} s.",
+        hint="Raise timeout_seconds, or take what there is with on_failure='partial'.",
+    )
+
+
+def failure(failed: dict[Shard, Exception], shards: int, path_of: Callable[[int], str]) -> SVRError:
+    """The error that says which partitions failed and why; the cause itself where there was only one shard."""
     cause = next(iter(failed.values()))
     if shards == 1 and isinstance(cause, SVRError):
         return cause

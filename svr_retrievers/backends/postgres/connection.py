@@ -6,15 +6,21 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 
+import anyio
 import numpy as np
 import psycopg
 import tenacity
-from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection, errors, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
 
+from svr_retrievers.backends.postgres.sessions import (
+    LoopSession,
+    ThreadSession,
+    configure,
+    configure_blocking,
+)
 from svr_retrievers.errors import (
     AuthenticationFailed,
     BackendError,
@@ -31,7 +37,8 @@ from svr_retrievers.model import Vector
 from svr_retrievers.settings import Settings
 
 Connection = AsyncConnection[TupleRow]
-Pool = AsyncConnectionPool[Connection]
+Pool = AsyncConnectionPool[LoopSession]
+ThreadPool = ConnectionPool[ThreadSession]
 
 
 async def connect(url: str, settings: Settings) -> Connection:
@@ -97,32 +104,43 @@ def check_url(url: str) -> None:
 
 
 def make_pool(url: str, settings: Settings) -> Pool:
+    """The connections of the event loop."""
     return AsyncConnectionPool(
         url,
+        connection_class=LoopSession,
         min_size=settings.pool_min_connections,
-        max_size=max(settings.pool_max_connections, settings.pool_min_connections),
+        max_size=_most(settings),
         timeout=settings.connect_timeout_seconds,
         # The pool waits ever longer between attempts; starting over keeps that wait below a caller's own.
         reconnect_timeout=settings.connect_timeout_seconds / 2,
-        kwargs={"autocommit": True, "application_name": "svr"},
+        kwargs=_KEYWORDS,
         configure=configure,
         check=None,
         open=False,
     )
 
 
-async def configure(conn: Connection) -> None:
-    """Loads pgvector's library and types, so that its settings and operators are there from the first query."""
-    found = await conn.execute(
-        "select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'"
+def make_thread_pool(url: str, settings: Settings) -> ThreadPool:
+    """The connections of threads without an event loop; they are opened as threads ask for them."""
+    return ConnectionPool(
+        url,
+        connection_class=ThreadSession,
+        min_size=0,
+        max_size=_most(settings),
+        timeout=settings.connect_timeout_seconds,
+        reconnect_timeout=settings.connect_timeout_seconds / 2,
+        kwargs=_KEYWORDS,
+        configure=configure_blocking,
+        num_workers=1,
+        open=True,
     )
-    row = await found.fetchone()
-    if row is None:
-        raise ExtensionMissing("pgvector is not installed in this database.", hint="CREATE EXTENSION vector;")
-    path = sql.SQL(", ").join([sql.Identifier(str(row[0])), sql.Identifier("pg_catalog")])
-    await conn.execute(sql.SQL("set search_path to {}").format(path))
-    await conn.execute("select '[1]'::vector <-> '[1]'::vector")
-    await register_vector_async(conn)
+
+
+_KEYWORDS = {"autocommit": True, "application_name": "svr"}
+
+
+def _most(settings: Settings) -> int:
+    return max(settings.pool_max_connections, settings.pool_min_connections)
 
 
 def vector_of(value: object) -> Vector:
@@ -133,26 +151,46 @@ def vector_of(value: object) -> Vector:
 
 @contextlib.asynccontextmanager
 async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
-    """A pooled connection; driver errors inside become ours."""
+    """A pooled connection without the settings of searches; driver errors inside become ours."""
     with translated():
-        async with _lent(pool) as conn:
+        async with lent(pool) as conn:
+            await _cleared(conn)
             yield conn
 
 
+async def _cleared(conn: LoopSession) -> None:
+    if conn.applied is not None:
+        conn.applied = None
+        for name in ("statement_timeout", "plan_cache_mode"):
+            await conn.execute(sql.SQL("reset {}").format(sql.Identifier(name)))
+
+
 @contextlib.asynccontextmanager
-async def _lent(pool: Pool) -> AsyncIterator[Connection]:
+async def lent(pool: Pool) -> AsyncIterator[LoopSession]:
     """A pooled connection. When one was lost, the idle others are tested, as a restart breaks all at once."""
-    lost = False
+    conn = await pool.getconn()
     try:
-        async with pool.connection() as conn:
-            try:
-                yield conn
-            finally:
-                lost = conn.broken
-    finally:
-        if lost:
-            with contextlib.suppress(psycopg.Error):
-                await pool.check()
+        yield conn
+    except BaseException:
+        with anyio.CancelScope(shield=True):  # or a cancelled caller would keep the connection
+            await _returned(pool, conn)
+        raise
+    await _returned(pool, conn)
+
+
+async def _returned(pool: Pool, conn: LoopSession) -> None:
+    broken = conn.broken
+    await pool.putconn(conn)
+    if broken:
+        with contextlib.suppress(psycopg.Error):
+            await pool.check()
+
+
+def lost(error: psycopg.OperationalError) -> bool:
+    """Whether the connection broke, rather than the statement."""
+    return (error.sqlstate is None and not isinstance(error, PoolTimeout | PoolClosed)) or str(
+        error.sqlstate
+    ).startswith(("08", "57P"))
 
 
 @contextlib.asynccontextmanager
@@ -190,11 +228,14 @@ def translated(collection: str | None = None) -> Iterator[None]:
 async def guarded(pool: Pool, collection: str, *, transaction: bool) -> AsyncIterator[Connection]:
     """A pooled connection for work on a collection, in one transaction if asked for."""
     with translated(collection):
-        async with _lent(pool) as conn:
-            if transaction:
-                async with conn.transaction():
-                    yield conn
-            else:
+        async with lent(pool) as conn:
+            await _cleared(conn)
+            if not transaction:
+                yield conn
+                return
+            async with conn.transaction():
+                if not conn.direct:
+                    await conn.execute("select set_config('search_path', %s, true)", (conn.path,))
                 yield conn
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
 from psycopg import sql
@@ -10,7 +11,6 @@ from svr_retrievers.backends.postgres.filters import compile_filter
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.backends.protocol import Query, Selection
 from svr_retrievers.filters import ALL
-from svr_retrievers.model import Vector
 
 _HALF_OVERFETCH = 4
 """Half precision orders almost as full precision does; four times the limit leaves room to re-sort."""
@@ -18,13 +18,7 @@ _FILTERED_OVERFETCH = 3
 """A filtered graph scan goes on in batches whose matches may be closer than those of the batches before.
 Measured at 1 % selectivity over four graphs of 7,500 rows: recall@10 is 0.968 without, 0.988 with 2, 0.993 with 3."""
 
-SETTINGS = sql.SQL(
-    "select set_config('hnsw.ef_search', %s, true), set_config('hnsw.iterative_scan', 'relaxed_order', true),"
-    " set_config('hnsw.max_scan_tuples', %s, true), set_config('ivfflat.iterative_scan', 'relaxed_order', true),"
-    " set_config('ivfflat.probes', %s, true), set_config('plan_cache_mode', 'force_custom_plan', true),"
-    " set_config('statement_timeout', %s, true), set_config('jit', 'off', true)"
-)
-"""Transaction-local, so that a pooled connection carries nothing over. A generic plan would open every partition."""
+_TEXTS_KEPT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,49 +27,100 @@ class Statement:
     params: list[object]
 
 
-def search(tables: Tables, query: Query) -> Statement:
-    """The closest rows of the named partitions: part, namespace, id, text, metadata, version, distance[, vector].
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search ready to be sent. `custom_plan`: a generic plan would open every partition, or misjudge a filter."""
+
+    text: bytes
+    params: list[object]
+    custom_plan: bool
+
+
+def search(tables: Tables, query: Query, tailed: Container[int] = ()) -> Search:
+    """The closest rows of the named partitions: part, namespace, id, text, metadata, version, distance,
+    the map's generation as the rows were read[, vector].
 
     In the exact form the ordering is an expression no index can serve, and ties are broken by key even at the limit.
-    The outer order is an expression too: a relaxed graph scan claims an order that it does not keep.
+    The outer order is an expression too: a relaxed graph scan claims an order that it does not keep. The rows of a
+    partition in `tailed` lie under its negative number as well.
     """
-    condition, values, needs_metadata = compile_filter(query.filter, tables.columns)
-    vector = query.vector
-    many = len(query.partitions) > 1
-    distance = sql.SQL("s.embedding {op} %s").format(op=tables.operator)
+    parts = [*query.partitions, *(-p for p in query.partitions if p in tailed)]
+    condition, values, needs_metadata = (
+        _EVERYTHING if query.filter == ALL else compile_filter(query.filter, tables.columns)
+    )
+    child = parts[0] if len(parts) == 1 else None
+    form = _Form(
+        child,
+        condition.as_string(None),
+        needs_metadata,
+        query.exact or not tables.indexable,
+        query.limit,
+        query.filter == ALL,
+        query.with_vectors,
+    )
+    text = tables.texts.get(form)
+    if text is None:
+        if len(tables.texts) >= _TEXTS_KEPT:
+            tables.texts.clear()
+        text = tables.texts[form] = _text(tables, form, condition).as_bytes(None)
+    params: list[object] = [query.vector, *(() if child is not None else (parts,)), query.namespace, *values]
+    if form.exact or tables.half:
+        params.append(query.vector)
+    return Search(text, params, custom_plan=child is None or not form.everything)
+
+
+_EVERYTHING: tuple[sql.Composable, list[object], bool] = (sql.SQL("true"), [], False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the text of a search depends on. `child`: the one partition, None where there are several."""
+
+    child: int | None
+    condition: str
+    needs_metadata: bool
+    exact: bool
+    limit: int
+    everything: bool
+    with_vectors: bool
+
+
+def _text(tables: Tables, form: _Form, condition: sql.Composable) -> sql.Composed:
+    """Limits are literals: with a parameter a generic plan would expect a tenth of the table, and sort it."""
     inner = sql.SQL(
-        "select s.part, s.namespace, s.id, {distance} as distance{embedding} from {space} s{join}"
-        " where {partitions}s.namespace = %s and {condition}"
+        "select s.part, s.namespace, s.id, s.embedding {op} %s as distance{embedding} from {rows} s{join}"
+        " where {partitions}s.namespace = %s and {condition} order by {order} limit {most}"
     ).format(
-        partitions=sql.SQL("s.part = any(%s::int[]) and " if many else ""),
-        distance=distance,
-        embedding=sql.SQL(", s.embedding" if query.with_vectors else ""),
-        space=tables.space if many else tables.child(query.partitions[0]),
-        join=_join(tables) if needs_metadata else sql.SQL(""),
+        op=tables.operator,
+        embedding=sql.SQL(", s.embedding" if form.with_vectors else ""),
+        rows=tables.space if form.child is None else tables.child(form.child),
+        join=_join(tables) if form.needs_metadata else sql.SQL(""),
+        partitions=sql.SQL("s.part = any(%s::int[]) and " if form.child is None else ""),
         condition=condition,
+        order=_order(tables, exact=form.exact),
+        most=sql.Literal(form.limit * _overfetch(tables, form)),
     )
-    params: list[object] = [vector, *([list(query.partitions)] if many else []), query.namespace, *values]
-    order, extra = _order(tables, query, vector)
-    text = sql.SQL(
-        "select k.part, k.namespace, k.id, d.text, d.metadata, d.version, k.distance{embedding}"
-        " from ({inner} order by {order} limit %s) k"
+    return sql.SQL(
+        "select k.part, k.namespace, k.id, d.text, d.metadata, d.version, k.distance,"
+        " (select c.generation from {collections} c where c.id = {collection}){embedding} from ({inner}) k"
         " join {documents} d on d.namespace = k.namespace and d.id = k.id"
-        " order by k.distance + 0, k.namespace, k.id limit %s"
+        " order by k.distance + 0, k.namespace, k.id limit {limit}"
     ).format(
-        embedding=sql.SQL(", k.embedding" if query.with_vectors else ""),
+        collections=tables.collections,
+        collection=sql.Literal(tables.ref.id),
+        embedding=sql.SQL(", k.embedding" if form.with_vectors else ""),
         inner=inner,
-        order=order,
         documents=tables.documents,
+        limit=sql.Literal(form.limit),
     )
-    return Statement(text, [*params, *extra, query.limit * _overfetch(tables, query), query.limit])
 
 
-def _overfetch(tables: Tables, query: Query) -> int:
-    if query.exact or not tables.indexable:
+def _overfetch(tables: Tables, form: _Form) -> int:
+    if form.exact:
         return 1
     if tables.half:
         return _HALF_OVERFETCH
-    return 1 if query.filter == ALL else _FILTERED_OVERFETCH
+    return 1 if form.everything else _FILTERED_OVERFETCH
 
 
 def exactly(query: Query) -> Query:
@@ -88,16 +133,15 @@ def _join(tables: Tables) -> sql.Composed:
     )
 
 
-def _order(tables: Tables, query: Query, vector: Vector) -> tuple[sql.Composable, list[object]]:
-    if query.exact or not tables.indexable:
-        return sql.SQL("(s.embedding {op} %s) + 0, s.namespace, s.id").format(op=tables.operator), [vector]
+def _order(tables: Tables, *, exact: bool) -> sql.Composable:
+    if exact:
+        return sql.SQL("(s.embedding {op} %s) + 0, s.namespace, s.id").format(op=tables.operator)
     if tables.half:
         cast = sql.SQL("halfvec({})").format(sql.Literal(tables.ref.config.dimensions))
-        text = sql.SQL("l2_normalize(s.embedding)::{cast} {op} l2_normalize(%s::vector)::{cast}").format(
+        return sql.SQL("l2_normalize(s.embedding)::{cast} {op} l2_normalize(%s::vector)::{cast}").format(
             cast=cast, op=tables.operator
         )
-        return text, [vector]
-    return sql.SQL("s.embedding {op} %s").format(op=tables.operator), [vector]
+    return sql.SQL("distance")
 
 
 def selection(tables: Tables, which: Selection) -> Statement:

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from svr_retrievers.backends.postgres import connection as conns
 from svr_retrievers.backends.postgres import indexing, queries, writing
+from svr_retrievers.backends.postgres.asking import Asker, ReadSettings
 from svr_retrievers.backends.postgres.connection import Connection, Pool, borrowed
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.backends.protocol import (
@@ -52,6 +53,7 @@ class PostgresBackend:
         max_indexed_dimensions=4_000,
         shared_between_processes=True,
         explains=True,
+        reads_without_loop=True,
     )
 
     def __init__(self, url: str | None, path: Path | None, settings: Settings) -> None:
@@ -60,6 +62,7 @@ class PostgresBackend:
         self._settings = settings
         self._catalog = Catalog(settings.db_schema)
         self._opened: Pool | None = None
+        self._reads: Asker | None = None
         self._tables: dict[int, Tables] = {}
 
     @property
@@ -67,6 +70,12 @@ class PostgresBackend:
         if self._opened is None:
             raise ClientClosed("This client is closed.", hint="Make a new one.")
         return self._opened
+
+    @property
+    def _asker(self) -> Asker:
+        if self._reads is None:
+            raise ClientClosed("This client is closed.", hint="Make a new one.")
+        return self._reads
 
     async def open(self) -> None:
         url = self._url if self._url is not None else await _embedded_url(self._path)
@@ -84,6 +93,7 @@ class PostgresBackend:
         with conns.translated():
             await pool.open()
         self._opened = pool
+        self._reads = Asker(url, pool, self._settings)
 
     async def _prepare(self, url: str) -> None:
         conn = await conns.connect(url, self._settings)
@@ -95,6 +105,7 @@ class PostgresBackend:
     async def close(self) -> None:
         if self._opened is not None:
             pool, self._opened = self._opened, None
+            await self._asker.close()
             await conns.settled(pool)
 
     def tables(self, ref: CollectionRef) -> Tables:
@@ -245,45 +256,45 @@ class PostgresBackend:
         return any((p := known.get(i)) is not None and p.stats.indexed for i in query.partitions)
 
     async def _ask(self, ref: CollectionRef, known: PartitionMap, query: Query) -> list[Candidate]:
-        """Settings, search and the map's generation in one pipeline, which is one transaction.
+        """The rows come with the map's generation, from the same snapshot: if it is the caller's, so was the map."""
+        asked = queries.search(self.tables(ref), query, _tailed(known, query.partitions))
+        settings = self._read_settings(ref, known, query, custom_plan=asked.custom_plan)
+        rows = await self._asker.rows(asked.text, asked.params, settings, ref.config.name)
+        if rows:
+            generation = rows[0][7]
+        else:
+            # Read after the rows: if it is still the caller's, so it was when there were none.
+            later = self._catalog.statement("select generation from {collections} where id = %s")
+            seen = await self._asker.rows(later.as_bytes(None), (ref.id,), settings, ref.config.name)
+            generation = seen[0][0] if seen else None
+        _check_generation(generation, ref, known)
+        return [_candidate(row) for row in rows]
 
-        The generation is read after the rows: if it is still the caller's, so it was when they were read.
-        """
-        statement = queries.search(self.tables(ref), query)
-        settings = self._query_settings(ref, known, query)
-        async with self._reading(ref) as conn:
-            async with conns.pipelined(conn):
-                await conn.execute(queries.SETTINGS, settings, prepare=True)
-                cursor = conn.cursor(binary=True)
-                await cursor.execute(statement.text, statement.params, prepare=True)
-                now = await conn.execute(
-                    self._catalog.statement("select generation from {collections} where id = %s"),
-                    (ref.id,),
-                    prepare=True,
-                )
-            generation = await now.fetchone()
-            _check_generation(generation, ref, known)
-            return [_candidate(row) for row in await cursor.fetchall()]
-
-    def _query_settings(self, ref: CollectionRef, known: PartitionMap, query: Query) -> tuple[str, ...]:
+    def _read_settings(
+        self, ref: CollectionRef, known: PartitionMap, query: Query, *, custom_plan: bool
+    ) -> ReadSettings:
         spec = ref.config.index
+        probes = 1
+        if spec.kind == "ivfflat":
+            largest = max(
+                (p.stats.rows for i in query.partitions if (p := known.get(i)) is not None), default=0
+            )
+            probes = min(32_768, spec.probes_for(largest))
         ef = min(1000, max(query.ef_search or spec.ef_search, min(query.limit, 200)))
-        largest = max((p.stats.rows for i in query.partitions if (p := known.get(i)) is not None), default=0)
-        timeout = 0 if query.timeout_seconds is None else max(1, int(query.timeout_seconds * 1000))
-        return (
-            str(ef),
-            str(self._settings.hnsw_max_scan_tuples),
-            str(min(32_768, spec.probes_for(largest))),
-            str(timeout),
+        return ReadSettings(
+            ef, self._settings.hnsw_max_scan_tuples, probes, custom_plan, query.timeout_seconds
         )
 
     async def explain(self, ref: CollectionRef, known: PartitionMap, query: Query) -> str:
-        statement = queries.search(self.tables(ref), query)
-        async with self._transaction(ref) as conn:
-            await conn.execute(queries.SETTINGS, self._query_settings(ref, known, query))
-            cursor = await conn.execute(sql.SQL("explain (costs off) ") + statement.text, statement.params)
-            lines = [str(row[0]) for row in await cursor.fetchall()]
-        return _VECTOR_LITERAL.sub("'[...]'", "\n".join(lines))
+        """The plan of the statement that `search` would send first."""
+        indexed = self._uses_index(ref, known, query)
+        asked = queries.search(
+            self.tables(ref), query if indexed else queries.exactly(query), _tailed(known, query.partitions)
+        )
+        settings = self._read_settings(ref, known, query, custom_plan=True)
+        text = b"explain (costs off) " + asked.text
+        rows = await self._asker.rows(text, asked.params, settings, ref.config.name)
+        return _VECTOR_LITERAL.sub("'[...]'", "\n".join(str(row[0]) for row in rows))
 
     async def find(
         self,
@@ -327,7 +338,8 @@ class PostgresBackend:
                     (ref.id,),
                     prepare=True,
                 )
-            _check_generation(await now.fetchone(), ref, known)
+            generation = await now.fetchone()
+            _check_generation(generation[0] if generation else None, ref, known)
             return await cursor.fetchall()
 
     async def sample(
@@ -359,24 +371,28 @@ class PostgresBackend:
         return conns.guarded(self._pool, ref.config.name, transaction=True)
 
 
-def _check_generation(row: tuple[object, ...] | None, ref: CollectionRef, known: PartitionMap) -> None:
-    if row is None:
+def _check_generation(seen: object, ref: CollectionRef, known: PartitionMap) -> None:
+    if seen is None:
         raise CollectionNotFound(f"The collection {ref.config.name!r} was dropped.", hint="Create it again.")
-    if row[0] != known.generation:
+    if seen != known.generation:
         raise StaleMap
+
+
+def _tailed(known: PartitionMap, partitions: Sequence[int]) -> frozenset[int]:
+    return frozenset(i for i in partitions if (p := known.get(i)) is not None and p.stats.tail)
 
 
 def _candidate(row: Sequence[object]) -> Candidate:
     part, namespace, doc_id, text, metadata, version, distance = row[:7]
     return Candidate(
-        namespace=namespace,  # type: ignore[arg-type]
-        id=doc_id,  # type: ignore[arg-type]
-        text=text,  # type: ignore[arg-type]
-        metadata=metadata,  # type: ignore[arg-type]
-        version=version,  # type: ignore[arg-type]
-        partition=part,  # type: ignore[arg-type]
-        distance=distance,  # type: ignore[arg-type]
-        vector=conns.vector_of(row[7]) if len(row) > 7 else None,
+        namespace,  # type: ignore[arg-type]
+        doc_id,  # type: ignore[arg-type]
+        text,  # type: ignore[arg-type]
+        metadata,  # type: ignore[arg-type]
+        version,  # type: ignore[arg-type]
+        abs(part),  # type: ignore[arg-type]
+        distance,  # type: ignore[arg-type]
+        conns.vector_of(row[8]) if len(row) > 8 else None,
     )
 
 

@@ -7,7 +7,7 @@ for filtering inside a search.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import LiteralString
@@ -49,6 +49,16 @@ class Tables:
     @cached_property
     def space(self) -> sql.Identifier:
         return sql.Identifier(self.schema, table_for(self.ref.id, "space"))
+
+    @cached_property
+    def collections(self) -> sql.Identifier:
+        """The control table that holds the generation of each map."""
+        return sql.Identifier(self.schema, "collections")
+
+    @cached_property
+    def texts(self) -> dict[Hashable, bytes]:
+        """Texts of searches by their form, so that each is put together once."""
+        return {}
 
     def child(self, partition: int) -> sql.Identifier:
         return sql.Identifier(self.schema, table_for(self.ref.id, f"p{partition}"))
