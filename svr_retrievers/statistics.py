@@ -26,8 +26,10 @@ SAMPLE_ROWS = 256
 """Rows sampled from a partition for its centroids: enough for four of them."""
 CALIBRATION_ROWS = 4_000
 """Rows sampled over all partitions to calibrate probing: a few hundred milliseconds in a worker thread."""
+FIELDS_FROM_ROWS = 1_000
+"""Below twice this every search is exact in a millisecond, and how many rows a filter passes decides nothing."""
 _GROWTH = 2
-"""Centroids and calibration are renewed when what they describe has doubled."""
+"""Centroids, calibration and the statistics of fields are renewed when what they describe has doubled."""
 
 
 async def after_write(backend: Backend, ref: CollectionRef, view: View, rows: Mapping[int, int]) -> View:
@@ -47,6 +49,8 @@ async def after_write(backend: Backend, ref: CollectionRef, view: View, rows: Ma
     grown = [leaf for leaf in touched if _outgrown(leaf)]
     if grown and len(state.map) > 1:
         state = await _renew(backend, ref, state, grown)
+    if state.map.rows >= _GROWTH * max(state.field_statistics.rows, FIELDS_FROM_ROWS):
+        state = await _fields_measured(backend, ref, state)
     return View(state, ref.config.metric)
 
 
@@ -65,7 +69,13 @@ async def refresh(backend: Backend, ref: CollectionRef) -> View:
     if await backend.build_indexes(ref, state.map):
         state = await backend.load_map(ref)
     state = await _renew(backend, ref, state, list(state.map.leaves), calibrate_now=True)
+    state = await _fields_measured(backend, ref, state)
     return View(state, ref.config.metric)
+
+
+async def _fields_measured(backend: Backend, ref: CollectionRef, state: MapState) -> MapState:
+    await backend.measure_fields(ref, state.map)
+    return await backend.load_map(ref)
 
 
 def _outgrown(partition: Partition) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from svr_retrievers.backends.protocol import (
 )
 from svr_retrievers.errors import ClientClosed, CollectionExists, CollectionNotFound
 from svr_retrievers.filters import Node, evaluate
+from svr_retrievers.filters.statistics import FilterStatistics, of_metadata
 from svr_retrievers.model import (
     Document,
     JsonValue,
@@ -38,6 +40,7 @@ from svr_retrievers.routing.place import unused_path
 from svr_retrievers.routing.probe import Calibration
 
 Key = tuple[str, str]
+_SAMPLED_ROWS = 1_000
 
 
 @dataclass(slots=True)
@@ -57,6 +60,7 @@ class _Store:
     ref: CollectionRef
     map: PartitionMap
     calibration: Calibration | None = None
+    field_statistics: FilterStatistics = field(default_factory=FilterStatistics)
     rows: dict[Key, _Row] = field(default_factory=dict)
     members: dict[int, dict[Key, None]] = field(default_factory=dict)
 
@@ -132,7 +136,9 @@ class MemoryBackend:
             replace(p, stats=replace(p.stats, rows=len(store.members.get(p.id, ()))))
             for p in store.map.partitions
         ]
-        return MapState(PartitionMap(store.map.generation, counted), store.calibration)
+        return MapState(
+            PartitionMap(store.map.generation, counted), store.calibration, store.field_statistics
+        )
 
     async def add_partitions(self, ref: CollectionRef, wanted: Sequence[NewPartition]) -> MapState:
         store = self._store(ref)
@@ -252,6 +258,11 @@ class MemoryBackend:
 
     async def recount(self, ref: CollectionRef, known: PartitionMap) -> None:
         self._store(ref)
+
+    async def measure_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
+        store = self._store(ref)
+        sample = [row.metadata for row in islice(store.rows.values(), _SAMPLED_ROWS)]
+        store.field_statistics = FilterStatistics(of_metadata(sample, len(store.rows)), rows=len(store.rows))
 
     async def build_indexes(
         self, ref: CollectionRef, known: PartitionMap, progress: Callable[[int, int], None] | None = None

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.filters import FieldType, Node
+from svr_retrievers.filters.statistics import FilterStatistics
 from svr_retrievers.model import (
     Document,
     JsonValue,
@@ -67,6 +68,7 @@ class MapState:
 
     map: PartitionMap
     calibration: Calibration | None = None
+    field_statistics: FilterStatistics = field(default_factory=FilterStatistics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ class Query:
     ef_search: int | None = None
     with_vectors: bool = False
     timeout_seconds: float | None = None
+    shares: Mapping[int, float] = field(default_factory=dict)
+    """The estimated share of each partition's rows that the filter lets pass; 1 where none is given."""
 
 
 class Candidate(NamedTuple):
@@ -238,6 +242,10 @@ class Backend(Protocol):
 
     async def recount(self, ref: CollectionRef, known: PartitionMap) -> None:
         """Sets each partition's row count to the truth."""
+        ...
+
+    async def measure_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
+        """Renews what is known of the values that filters ask for; seen with the next map that is loaded."""
         ...
 
     async def build_indexes(

@@ -16,6 +16,8 @@ from psycopg.types.json import Jsonb
 from svr_retrievers.backends.protocol import CollectionConfig, CollectionRef, MapState, NewPartition, StaleMap
 from svr_retrievers.control import records
 from svr_retrievers.errors import CollectionExists, CollectionNotFound, SchemaTooNew
+from svr_retrievers.filters import statistics
+from svr_retrievers.filters.statistics import FilterStatistics
 from svr_retrievers.model import (
     PartitionMap,
     PartitionStats,
@@ -135,7 +137,8 @@ class Catalog:
             self.statement(
                 "select c.generation, c.calibration, p.id, p.parent, p.kind, p.value, p.label, p.path, p.state,"
                 " p.indexed, p.row_count, p.rows_at_refresh, p.centroids, p.spread, p.leaf,"
-                " p.tail, p.tail_rows"
+                " p.tail, p.tail_rows,"
+                " case when row_number() over (order by p.id) = 1 then c.field_statistics end"
                 " from {collections} c left join {partitions} p on p.collection = c.id where c.id = %s order by p.id"
             ),
             (ref.id,),
@@ -143,8 +146,14 @@ class Catalog:
         rows = await cursor.fetchall()
         if not rows:
             raise _dropped(ref)
-        partitions = [records.partition(row[2:], ref.config.dimensions) for row in rows if row[2] is not None]
-        return MapState(PartitionMap(int(rows[0][0]), partitions), records.calibration_of(rows[0][1]))
+        partitions = [
+            records.partition(row[2:-1], ref.config.dimensions) for row in rows if row[2] is not None
+        ]
+        return MapState(
+            PartitionMap(int(rows[0][0]), partitions),
+            records.calibration_of(rows[0][1]),
+            records.field_statistics_of(rows[0][-1], ref.config.fields),
+        )
 
     async def fence(
         self, conn: Connection, ref: CollectionRef, known: PartitionMap, *, change: bool = False
@@ -240,6 +249,15 @@ class Catalog:
                     (Jsonb(records.calibration_json(calibration)), ref.id),
                 )
             await self.next_generation(conn, ref)
+
+    async def save_field_statistics(
+        self, conn: Connection, ref: CollectionRef, found: FilterStatistics
+    ) -> None:
+        """Seen with the next map that is loaded; no generation of its own, since no answer depends on it."""
+        await conn.execute(
+            self.statement("update {collections} set field_statistics = %s where id = %s"),
+            (Jsonb(statistics.all_to_json(found)), ref.id),
+        )
 
     async def mark_indexed(self, conn: Connection, partitions: Sequence[int]) -> None:
         await conn.execute(

@@ -9,7 +9,8 @@ import numpy as np
 
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.backends.protocol import CollectionConfig
-from svr_retrievers.filters import FieldType
+from svr_retrievers.filters import FieldType, statistics
+from svr_retrievers.filters.statistics import FilterStatistics
 from svr_retrievers.model import (
     JsonValue,
     KeyKind,
@@ -90,6 +91,12 @@ def calibration_json(calibration: Calibration) -> dict[str, JsonValue]:
         "masses": [[target, mass] for target, mass in calibration.masses.items()],
         "rows": calibration.rows,
     }
+
+
+def field_statistics_of(
+    body: Mapping[str, JsonValue] | None, declared: Mapping[str, FieldType]
+) -> FilterStatistics:
+    return FilterStatistics() if body is None else statistics.all_of_json(body, declared)
 
 
 def calibration_of(body: Mapping[str, JsonValue] | None) -> Calibration | None:

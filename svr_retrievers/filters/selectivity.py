@@ -8,14 +8,21 @@ holding, `not` the complement. Two bounds on one field are one interval.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from math import prod
-from typing import Final, TypeAlias
+from typing import Final
 
 from svr_retrievers.filters import patterns
 from svr_retrievers.filters.equality import equality_key
+from svr_retrievers.filters.statistics import (
+    Fields,
+    FieldStatistics,
+    FilterStatistics,
+    alike,
+    compact,
+    dotted,
+)
 from svr_retrievers.filters.tree import (
     And,
     Compare,
@@ -30,7 +37,6 @@ from svr_retrievers.filters.tree import (
     Op,
     Operand,
     Or,
-    Path,
 )
 
 EQUAL_UNKNOWN: Final = 0.01
@@ -43,53 +49,7 @@ LIKE_UNKNOWN: Final = 0.05
 MISSING_UNKNOWN: Final = 0.1
 """Share of the rows assumed to lack a field nothing is known about."""
 
-_REPEATED: Final = 50
 _RANGES: Final = (Op.GT, Op.GTE, Op.LT, Op.LTE)
-
-
-@dataclass(frozen=True, slots=True)
-class FieldStatistics:
-    """What a sample says of one field's values in some rows. All shares are of all rows.
-
-    For a list field, `common` and `distinct` speak of elements, each with the share of rows that hold it.
-    """
-
-    missing: float = 0.0
-    distinct: float = 0.0
-    """Estimated number of different values; 0 where it is not known."""
-    common: tuple[tuple[Operand, float], ...] = ()
-    """The most common values with their shares, most common first."""
-    bounds: tuple[Operand, ...] = ()
-    """Ends of ranges that hold equally many of the values that are not common, ascending."""
-    is_list: bool = False
-    shares: Mapping[object, float] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shares", {equality_key(v): share for v, share in self.common})
-
-    @property
-    def rest(self) -> float:
-        """The share of the rows whose value is not one of the common ones."""
-        return max(0.0, 1.0 - self.missing - sum(share for _, share in self.common))
-
-
-Fields: TypeAlias = Mapping[str, FieldStatistics]
-
-
-@dataclass(frozen=True, slots=True)
-class FilterStatistics:
-    """The fields' statistics over a whole collection, and within its partitions where they are kept.
-
-    Declared fields stand under their names, the paths of others under the dotted path.
-    """
-
-    fields: Fields = field(default_factory=dict)
-    partitions: Mapping[int, Fields] = field(default_factory=dict)
-
-    def within(self, partition: int) -> Fields:
-        """The partition's own figures where they are kept, those of the collection for the rest."""
-        own = self.partitions.get(partition)
-        return self.fields if own is None else {**self.fields, **own}
 
 
 def selectivity(node: Node, fields: Fields) -> float:
@@ -120,11 +80,6 @@ def is_estimated(node: Node, fields: Fields) -> bool:
 def _name(node: Compare | In | IsNull | EqualsList | Contains | Exists | Like) -> str:
     declared = getattr(node, "field", None)
     return declared if isinstance(declared, str) else dotted(node.path)
-
-
-def dotted(path: Path) -> str:
-    r"""The path as a filter key, with `\.` for a dot inside a name."""
-    return ".".join(step.replace("\\", "\\\\").replace(".", "\\.") for step in path)
 
 
 def _conjuncts(children: Sequence[Node], fields: Fields) -> Iterable[float]:
@@ -202,7 +157,7 @@ def _interval(compares: Sequence[Compare], known: FieldStatistics) -> float:
 
 
 def _uncommon(compares: Sequence[Compare], known: FieldStatistics) -> float:
-    if len(known.bounds) < 2 or not all(_alike(known.bounds[0], c.operand) for c in compares):
+    if len(known.bounds) < 2 or not all(alike(known.bounds[0], c.operand) for c in compares):
         return RANGE_UNKNOWN if len(compares) == 1 else INTERVAL_UNKNOWN
     low, high = 0.0, 1.0
     for compare in compares:
@@ -215,7 +170,7 @@ def _uncommon(compares: Sequence[Compare], known: FieldStatistics) -> float:
 
 
 def _holds(value: Operand, compare: Compare) -> bool:
-    if not _alike(value, compare.operand):
+    if not alike(value, compare.operand):
         return False
     order = _order(value, compare.operand)
     match compare.op:
@@ -229,12 +184,6 @@ def _holds(value: Operand, compare: Compare) -> bool:
             return order <= 0
         case Op.EQ:
             return order == 0
-
-
-def _alike(left: Operand, right: Operand) -> bool:
-    if isinstance(left, bool) or isinstance(right, bool):
-        return isinstance(left, bool) and isinstance(right, bool)
-    return any(isinstance(left, kind) and isinstance(right, kind) for kind in ((int, float), str, datetime))
 
 
 def _order(left: Operand, right: Operand) -> int:
@@ -295,22 +244,4 @@ def _unknown(node: Compare | In | IsNull | EqualsList | Contains | Exists | Like
             return RANGE_UNKNOWN
 
 
-def compact(known: FieldStatistics, *, common: int, bounds: int) -> FieldStatistics:
-    """The same with at most so many common values and bounds, which are at least two.
-
-    Values that go join the rest: their number stays in `distinct`, their order in the bounds.
-    """
-    ends = known.bounds or _bounds_of(known.common[common:])
-    if len(ends) > bounds:
-        last = len(ends) - 1
-        ends = tuple(ends[round(i * last / (bounds - 1))] for i in range(bounds))
-    return replace(known, common=known.common[:common], bounds=ends)
-
-
-def _bounds_of(values: Sequence[tuple[Operand, float]]) -> tuple[Operand, ...]:
-    """The values in order, each as often as its share of them asks for."""
-    if len(values) < 2 or not all(_alike(values[0][0], value) for value, _ in values):
-        return ()
-    least = min(share for _, share in values) or 1.0
-    ordered = sorted(values, key=lambda pair: pair[0])
-    return tuple(v for v, share in ordered for _ in range(min(_REPEATED, round(share / least))))
+__all__ = ["FieldStatistics", "FilterStatistics", "compact", "dotted", "is_estimated", "selectivity"]

@@ -13,7 +13,7 @@ import numpy as np
 from psycopg import sql
 
 from svr_retrievers.backends.postgres import connection as conns
-from svr_retrievers.backends.postgres import indexing, queries, writing
+from svr_retrievers.backends.postgres import field_statistics, indexing, queries, writing
 from svr_retrievers.backends.postgres.asking import Asker, ReadSettings
 from svr_retrievers.backends.postgres.connection import Connection, Pool, borrowed
 from svr_retrievers.backends.postgres.tables import Tables
@@ -204,6 +204,11 @@ class PostgresBackend:
             )
             found = {int(part): int(rows) for part, rows in await cursor.fetchall()}
             await self._catalog.set_rows(conn, {p.id: found.get(p.id, 0) for p in known.partitions})
+
+    async def measure_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
+        async with borrowed(self._pool) as conn:
+            found = await field_statistics.measure(conn, self.tables(ref), known)
+            await self._catalog.save_field_statistics(conn, ref, found)
 
     async def build_indexes(
         self, ref: CollectionRef, known: PartitionMap, progress: Callable[[int, int], None] | None = None

@@ -1,0 +1,145 @@
+"""Gathers the statistics of filter fields: PostgreSQL's own for declared ones, a sample's for the metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final, LiteralString, cast
+
+from psycopg import sql
+
+from svr_retrievers.backends.postgres.connection import Connection
+from svr_retrievers.backends.postgres.tables import Tables
+from svr_retrievers.filters import FieldType, as_utc
+from svr_retrievers.filters.statistics import (
+    BOUNDS_KEPT,
+    COMMON_KEPT,
+    Fields,
+    FieldStatistics,
+    FilterStatistics,
+    compact,
+    of_metadata,
+)
+from svr_retrievers.filters.tree import Operand
+from svr_retrievers.model import JsonValue, PartitionMap
+from svr_retrievers.names import table_for
+
+SAMPLED_DOCUMENTS = 1_000
+"""Documents whose metadata is looked at: a value that one row in a hundred has is seen ten times."""
+_OF_PARTITION_COMMON, _OF_PARTITION_BOUNDS = 8, 9
+_OF_METADATA_COMMON, _OF_METADATA_BOUNDS = 30, 17
+FACTS_KEPT = 2_500
+"""Partitions times fields: beyond it only the collection as a whole is described. About half a megabyte."""
+
+_TYPES: Final[dict[FieldType, LiteralString]] = {
+    FieldType.INT: "bigint",
+    FieldType.FLOAT: "float8",
+    FieldType.STR: "text",
+    FieldType.BOOL: "boolean",
+    FieldType.DATETIME: "timestamptz",
+}
+
+
+async def measure(conn: Connection, tables: Tables, known: PartitionMap) -> FilterStatistics:
+    """Analyses the tables' filter columns and reads what PostgreSQL found, and samples the metadata."""
+    fields: dict[str, FieldStatistics] = {}
+    partitions: dict[int, Fields] = {}
+    if known.rows:
+        undeclared = of_metadata(await _metadata(conn, tables, known.rows), known.rows)
+        fields = {
+            name: compact(one, common=_OF_METADATA_COMMON, bounds=_OF_METADATA_BOUNDS)
+            for name, one in undeclared.items()
+            if name not in tables.columns
+        }
+    if tables.columns and known.rows:
+        fields |= await _whole(conn, tables, known.rows)
+        if len(known) > 1 and len(known) * len(tables.columns) <= FACTS_KEPT:
+            partitions = await _by_partition(conn, tables, known)
+    return FilterStatistics(fields, partitions, known.rows)
+
+
+async def _metadata(conn: Connection, tables: Tables, rows: int) -> list[Mapping[str, JsonValue]]:
+    percent = min(100.0, 300.0 * SAMPLED_DOCUMENTS / rows)
+    cursor = await conn.execute(
+        sql.SQL(
+            "select metadata from {} tablesample system (%s) repeatable (0) order by random() limit %s"
+        ).format(tables.documents),
+        (percent, SAMPLED_DOCUMENTS),
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def _whole(conn: Connection, tables: Tables, rows: int) -> dict[str, FieldStatistics]:
+    """From the table of documents, which holds the fields of all partitions."""
+    await conn.execute(
+        sql.SQL("analyze {} ({})").format(tables.documents, sql.SQL(", ").join(tables.field_columns))
+    )
+    name = table_for(tables.ref.id, "documents")
+    found = await _read(conn, tables, {name: rows})
+    return {
+        field: compact(one, common=COMMON_KEPT, bounds=BOUNDS_KEPT)
+        for field, one in found.get(name, {}).items()
+    }
+
+
+async def _by_partition(conn: Connection, tables: Tables, known: PartitionMap) -> dict[int, Fields]:
+    """From the partitions' own tables, as they were last analysed."""
+    named = {table_for(tables.ref.id, f"p{leaf.id}"): leaf for leaf in known.leaves if leaf.stats.rows}
+    found = await _read(conn, tables, {name: leaf.stats.rows for name, leaf in named.items()})
+    return {
+        named[table].id: {
+            field: compact(one, common=_OF_PARTITION_COMMON, bounds=_OF_PARTITION_BOUNDS)
+            for field, one in fields.items()
+        }
+        for table, fields in found.items()
+    }
+
+
+async def _read(
+    conn: Connection, tables: Tables, rows: Mapping[str, int]
+) -> dict[str, dict[str, FieldStatistics]]:
+    """Table to field to statistics; tables that were never analysed are left out."""
+    found: dict[str, dict[str, FieldStatistics]] = {}
+    names = {column: field for field, column in tables.columns.items()}
+    for kind in sorted({*tables.ref.config.fields.values()}):
+        mine = [column for field, column in tables.columns.items() if tables.ref.config.fields[field] is kind]
+        cursor = await conn.execute(_statement(kind), (tables.schema, list(rows), mine))
+        for table, column, *facts in await cursor.fetchall():
+            found.setdefault(table, {})[names[column]] = _statistics(facts, rows[table], kind)
+    return found
+
+
+def _statement(kind: FieldType) -> sql.Composed:
+    values, shares = (
+        ("most_common_elems", "most_common_elem_freqs")
+        if kind.is_list
+        else ("most_common_vals", "most_common_freqs")
+    )
+    return sql.SQL(
+        "select tablename, attname, null_frac, n_distinct, {values}::text::{type}[], {shares},"
+        " histogram_bounds::text::{bounds}[] from pg_stats"
+        " where schemaname = %s and tablename = any(%s) and attname = any(%s) and not inherited"
+    ).format(
+        values=sql.Identifier(values),
+        shares=sql.Identifier(shares),
+        type=sql.SQL(_TYPES[kind.element]),
+        bounds=sql.SQL("text" if kind.is_list else _TYPES[kind]),
+    )
+
+
+def _statistics(facts: Sequence[object], rows: int, kind: FieldType) -> FieldStatistics:
+    missing, distinct, values, shares, bounds = facts
+    number = float(cast("float", distinct))
+    common = zip(_operands(values), cast("Sequence[float] | None", shares) or (), strict=False)
+    return FieldStatistics(
+        missing=float(cast("float", missing)),
+        distinct=0.0 if kind.is_list else -number * rows if number < 0 else number,
+        common=tuple(sorted(((v, float(s)) for v, s in common), key=lambda pair: -pair[1])),
+        bounds=() if kind.is_list else _operands(bounds),
+        is_list=kind.is_list,
+    )
+
+
+def _operands(values: object) -> tuple[Operand, ...]:
+    given = cast("Sequence[Operand] | None", values) or ()
+    return tuple(as_utc(value) if isinstance(value, datetime) else value for value in given)
