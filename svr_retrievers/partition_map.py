@@ -111,10 +111,15 @@ class PartitionMap:
             parent: frozenset(c.key.kind for c in group) - {"rest"} for parent, group in children.items()
         }
 
-    def with_rows(self, rows: Mapping[int, int]) -> PartitionMap:
+    def with_rows(self, rows: Mapping[int, int], tails: Mapping[int, int] | None = None) -> PartitionMap:
         """The same generation with newer row counts."""
+        waiting = tails or {}
         counted = [
-            replace(p, stats=replace(p.stats, rows=rows[p.id])) if p.id in rows else p
+            replace(
+                p, stats=replace(p.stats, rows=rows[p.id], tail_rows=waiting.get(p.id, p.stats.tail_rows))
+            )
+            if p.id in rows
+            else p
             for p in self.partitions
         ]
         return PartitionMap(self.generation, counted)

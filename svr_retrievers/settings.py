@@ -74,10 +74,16 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's own ba
         description="Rows a filtered graph scan may visit before it is finished exactly.",
     )
     build_memory_megabytes: int = Field(
-        default=256,
+        default=1024,
         ge=16,
         le=2**20,
-        description="maintenance_work_mem of one index build; a graph that does not fit is slow.",
+        description="Most memory (maintenance_work_mem) of one index build, which takes what its rows need.",
+    )
+    build_connections: int = Field(
+        default_factory=lambda: min(4, os.cpu_count() or 1),
+        ge=1,
+        le=64,
+        description="Partitions indexed at once; best one a core of the server. Default: this machine's, at most 4.",
     )
 
     def __getstate__(self) -> dict[object, object]:

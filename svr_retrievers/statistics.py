@@ -8,7 +8,7 @@ from dataclasses import replace
 import anyio.to_thread
 import numpy as np
 
-from svr_retrievers.backends.protocol import Backend, CollectionRef, MapState
+from svr_retrievers.backends.protocol import Backend, CollectionRef, MapState, Written
 from svr_retrievers.model import Metric, Partition, PartitionStats, Vector
 from svr_retrievers.placing import (
     TRAINING_ROWS_PER_CLUSTER,
@@ -28,26 +28,32 @@ CALIBRATION_ROWS = 4_000
 """Rows sampled over all partitions to calibrate probing: a few hundred milliseconds in a worker thread."""
 FIELDS_FROM_ROWS = 1_000
 """Below twice this every search is exact in a millisecond, and how many rows a filter passes decides nothing."""
+FOLD_FROM = 4
+"""A tail of so many times the rows that are searched exactly is folded by the write that makes it so long."""
+_SHARE_NEW = 0.2
+"""Doubled partitions of fewer new rows than are sampled are renewed once they hold this share of all rows together."""
 _GROWTH = 2
 """Centroids, calibration and the statistics of fields are renewed when what they describe has doubled."""
 
 
-async def after_write(backend: Backend, ref: CollectionRef, view: View, rows: Mapping[int, int]) -> View:
-    """The view after a write that left `rows` in the touched partitions.
+async def after_write(backend: Backend, ref: CollectionRef, view: View, written: Written) -> View:
+    """The view after a write.
 
     Asks the database only when a partition doubled, needs an index, or can be cut into clusters.
     """
-    state = replace(view.state, map=view.map.with_rows(rows))
-    touched = [leaf for p in rows if (leaf := state.map.get(p)) is not None and state.map.is_leaf(p)]
+    state = replace(view.state, map=view.map.with_rows(written.rows, written.tails))
+    touched = [leaf for p in written.rows if (leaf := state.map.get(p)) is not None and state.map.is_leaf(p)]
     source = _trainable(ref, state, touched)
     if source is not None:
         await _split_into_clusters(backend, ref, state, source)
         state = await backend.load_map(ref)
         touched = list(state.map.leaves)
-    if any(_wants_index(ref, leaf) for leaf in touched) and await backend.build_indexes(ref, state.map):
+    limit = max(1, FOLD_FROM * ref.config.index.min_rows)
+    due = any(_wants_index(ref, leaf) or leaf.stats.tail_rows >= limit for leaf in touched)
+    if due and await backend.build_indexes(ref, state.map, fold_from=limit):
         state = await backend.load_map(ref)
     grown = [leaf for leaf in touched if _outgrown(leaf)]
-    if grown and len(state.map) > 1:
+    if len(state.map) > 1 and _worth_renewing(grown, state.map.rows):
         state = await _renew(backend, ref, state, grown)
     if state.map.rows >= _GROWTH * max(state.field_statistics.rows, FIELDS_FROM_ROWS):
         state = await _fields_measured(backend, ref, state)
@@ -80,6 +86,13 @@ async def _fields_measured(backend: Backend, ref: CollectionRef, state: MapState
 
 def _outgrown(partition: Partition) -> bool:
     return partition.stats.rows >= max(1, _GROWTH * partition.stats.rows_at_refresh)
+
+
+def _worth_renewing(grown: Sequence[Partition], rows: int) -> bool:
+    """Whether enough has come since: partitions that double one after the other must not renew with every write."""
+    gains = [p.stats.rows - p.stats.rows_at_refresh for p in grown]
+    unknown = any(p.stats.rows_at_refresh == 0 for p in grown)
+    return unknown or any(gain >= SAMPLE_ROWS for gain in gains) or sum(gains) > rows * _SHARE_NEW
 
 
 async def _renew(

@@ -265,7 +265,12 @@ class MemoryBackend:
         store.field_statistics = FilterStatistics(of_metadata(sample, len(store.rows)), rows=len(store.rows))
 
     async def build_indexes(
-        self, ref: CollectionRef, known: PartitionMap, progress: Callable[[int, int], None] | None = None
+        self,
+        ref: CollectionRef,
+        known: PartitionMap,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        fold_from: int = 0,
     ) -> int:
         return 0
 

@@ -99,10 +99,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What an upsert did: for each row whether its key was new, and the rows now in each touched partition."""
+    """What an upsert did: for each row whether its key was new, and the rows now in each touched partition.
+
+    `tails`: how many of those wait in a tail.
+    """
 
     inserted: Sequence[bool]
     rows: Mapping[int, int]
+    tails: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +253,16 @@ class Backend(Protocol):
         ...
 
     async def build_indexes(
-        self, ref: CollectionRef, known: PartitionMap, progress: Callable[[int, int], None] | None = None
+        self,
+        ref: CollectionRef,
+        known: PartitionMap,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        fold_from: int = 0,
     ) -> int:
-        """Builds what the collection's index spec asks for and is not there; the number built.
-        A new generation when that is not 0.
+        """Builds what the collection's index spec asks for and is not there, and folds tails of at least
+        `fold_from` rows into their indexes; the number built and folded. New generations when that is not 0.
+        `progress` is told the rows done and the rows to do.
         """
         ...
 

@@ -12,6 +12,7 @@ from svr_retrievers import placing, statistics
 from svr_retrievers.backends.protocol import (
     Batch,
     StaleMap,
+    Written,
 )
 from svr_retrievers.collection.state import MAP_RETRIES, CollectionState
 from svr_retrievers.concurrency import off_loop
@@ -83,11 +84,11 @@ class CollectionWrites(CollectionState):
                     batch.namespaces, batch.ids, written.inserted, places, strict=True
                 )
             ]
-            await self._after_write(view, written.rows)
+            await self._after_write(view, written)
             return AddResult(outcomes)
         raise self._conflict()
 
-    async def _after_write(self, view: View, rows: Mapping[int, int]) -> None:
+    async def _after_write(self, view: View, written: Written) -> None:
         """Counts, centroids and indexes follow the rows; a concurrent change of the map postpones them.
 
         So does a failure, such as a role that may write rows but not build indexes: the rows are stored
@@ -95,7 +96,7 @@ class CollectionWrites(CollectionState):
         """
         try:
             try:
-                self._adopt(await statistics.after_write(self._backend, self._ref, view, rows))
+                self._adopt(await statistics.after_write(self._backend, self._ref, view, written))
             except StaleMap:
                 await self._reload()
         except BackendError as error:

@@ -198,19 +198,23 @@ class Catalog:
         assert row is not None
         return int(row[0])
 
-    async def add_rows(self, conn: Connection, changes: Mapping[int, int]) -> dict[int, int]:
-        """Adds to the row counts, locking them in one order; the counts afterwards."""
-        ids = sorted(changes)
+    async def add_rows(
+        self, conn: Connection, changes: Mapping[int, int], tails: Mapping[int, int]
+    ) -> tuple[dict[int, int], dict[int, int]]:
+        """Adds to the counts of rows, and of those in tails, locking them in one order; both afterwards."""
+        ids = sorted({*changes, *tails})
         cursor = await conn.execute(
             self.statement(
                 "with locked as (select id from {partitions} where id = any(%s) order by id for update)"
-                " update {partitions} p set row_count = p.row_count + v.change"
-                " from locked join unnest(%s::int[], %s::bigint[]) v(id, change) using (id)"
-                " where p.id = locked.id returning p.id, p.row_count"
+                " update {partitions} p set row_count = p.row_count + v.change,"
+                " tail_rows = greatest(0, p.tail_rows + v.tail)"
+                " from locked join unnest(%s::int[], %s::bigint[], %s::bigint[]) v(id, change, tail) using (id)"
+                " where p.id = locked.id returning p.id, p.row_count, p.tail_rows"
             ),
-            (ids, ids, [changes[i] for i in ids]),
+            (ids, ids, [changes.get(i, 0) for i in ids], [tails.get(i, 0) for i in ids]),
         )
-        return {int(row[0]): int(row[1]) for row in await cursor.fetchall()}
+        found = await cursor.fetchall()
+        return {int(row[0]): int(row[1]) for row in found}, {int(row[0]): int(row[2]) for row in found}
 
     async def set_rows(self, conn: Connection, counts: Mapping[int, int]) -> None:
         await conn.execute(
@@ -264,10 +268,35 @@ class Catalog:
             self.statement("update {partitions} set indexed = true where id = any(%s)"), (list(partitions),)
         )
 
-    async def mark_tails(self, conn: Connection, partitions: Sequence[int], *, there: bool) -> None:
-        """Whether readers look into the tails of these partitions; the caller holds the map and renews it."""
+    async def mark_unindexed(self, conn: Connection, partitions: Sequence[int]) -> None:
         await conn.execute(
-            self.statement("update {partitions} set tail = %s where id = any(%s)"), (there, list(partitions))
+            self.statement("update {partitions} set indexed = false where id = any(%s)"), (list(partitions),)
+        )
+
+    async def open_tails(self, conn: Connection, partitions: Sequence[int]) -> list[int]:
+        """Lets rows into the tails of those that are indexed still; the caller holds the map. Which were closed."""
+        cursor = await conn.execute(
+            self.statement(
+                "update {partitions} set tail = true where id = any(%s) and indexed and not tail returning id"
+            ),
+            (list(partitions),),
+        )
+        return [int(row[0]) for row in await cursor.fetchall()]
+
+    async def close_tails(self, conn: Connection, partitions: Sequence[int]) -> None:
+        """Tells readers not to look into these tails; the caller holds the map and has seen that they are empty."""
+        await conn.execute(
+            self.statement("update {partitions} set tail = false, tail_rows = 0 where id = any(%s)"),
+            (list(partitions),),
+        )
+
+    async def set_tail_rows(self, conn: Connection, counts: Mapping[int, int]) -> None:
+        await conn.execute(
+            self.statement(
+                "update {partitions} p set tail_rows = v.rows"
+                " from unnest(%s::int[], %s::bigint[]) v(id, rows) where p.id = v.id"
+            ),
+            (list(counts), list(counts.values())),
         )
 
 

@@ -49,7 +49,7 @@ class World:
     async def write(self, batch):
         self.view, places = await ensure_places(self.backend, self.ref, self.view, batch)
         written = await self.backend.upsert(self.ref, self.view.map, batch, places)
-        self.view = await after_write(self.backend, self.ref, self.view, written.rows)
+        self.view = await after_write(self.backend, self.ref, self.view, written)
         return places
 
     async def refresh(self):
@@ -147,7 +147,7 @@ async def test_indexes_are_asked_for_where_the_spec_wants_them():
     class Building(MemoryBackend):
         built = 0
 
-        async def build_indexes(self, ref, known, progress=None):
+        async def build_indexes(self, ref, known, progress=None, *, fold_from=0):
             self.built += 1
             return 1
 

@@ -1,73 +1,175 @@
-"""Builds the indexes of large partitions, without blocking writers and never the same one twice."""
+"""Builds the indexes of large partitions on several connections at once, and folds tails into them.
+
+Nothing here blocks writers, and no index is built twice at the same time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 
+import anyio
 from psycopg import sql
 
+from svr_retrievers.backends.postgres import folding
 from svr_retrievers.backends.postgres.connection import Connection
 from svr_retrievers.backends.postgres.tables import Tables
+from svr_retrievers.control.postgres import Catalog
 from svr_retrievers.model import Partition, PartitionMap
 from svr_retrievers.settings import Settings
 
+Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 
-async def build(
-    conn: Connection,
+_LOCK_CLASS = 0x535652
+_BYTES_A_ROW = 500
+"""What a graph of m = 16 needs for a row beside the vector itself."""
+_HEADROOM = 1.3
+_LEAST_MEGABYTES = 16
+
+
+@dataclass
+class Work:
+    """What one call builds and folds. `progress` is told the rows done and to do."""
+
+    catalog: Catalog
+    tables: Tables
+    settings: Settings
+    progress: Callable[[int, int], None] | None
+    builds: list[Partition]
+    folds: list[Partition]
+    built: list[int] = field(default_factory=list)
+    done: int = 0
+
+    @property
+    def rebuilt(self) -> list[int]:
+        return [p.id for p in self.folds if folding.rebuilds(p)]
+
+    @cached_property
+    def total(self) -> int:
+        return sum(p.stats.rows for p in self.builds) + sum(_to_do(p) for p in self.folds)
+
+    def told(self, rows: int) -> None:
+        self.done += rows
+        if self.progress is not None:
+            self.progress(min(self.done, self.total), self.total)
+
+
+def due(
+    catalog: Catalog,
     tables: Tables,
     known: PartitionMap,
     settings: Settings,
     progress: Callable[[int, int], None] | None,
-) -> list[int]:
-    """The ids of the partitions that have an index now and are not known to have one.
-
-    Largest first, so that the longest build does not come last. A partition that another client is
-    building at this moment is left to it.
-    """
-    if not tables.indexable:
-        return []
-    due = sorted((p for p in known.leaves if _due(tables, p)), key=lambda p: -p.stats.rows)
-    if not due:
-        return []
-    built: list[int] = []
-    await conn.execute(
-        "select set_config('maintenance_work_mem', %s, false)", (f"{settings.build_memory_megabytes}MB",)
-    )
-    try:
-        for done, partition in enumerate(due, start=1):
-            if await _build_one(conn, tables, partition):
-                built.append(partition.id)
-            if progress is not None:
-                progress(done, len(due))
-    finally:
-        await conn.execute("reset maintenance_work_mem")
-    return built
+    fold_from: int,
+) -> Work:
+    """Largest first, so that the longest build does not come last."""
+    leaves = sorted(known.leaves, key=lambda p: -p.stats.rows)
+    folds = [p for p in leaves if p.stats.tail and p.stats.tail_rows >= fold_from]
+    folded = {p.id for p in folds}
+    builds = [p for p in leaves if p.id not in folded and _lacks_index(tables, p)]
+    return Work(catalog, tables, settings, progress, builds, folds)
 
 
-def _due(tables: Tables, partition: Partition) -> bool:
-    return not partition.stats.indexed and partition.stats.rows >= max(1, tables.ref.config.index.min_rows)
+def _to_do(partition: Partition) -> int:
+    return partition.stats.rows if folding.rebuilds(partition) else partition.stats.tail_rows
 
 
-async def _build_one(conn: Connection, tables: Tables, partition: Partition) -> bool:
+def _lacks_index(tables: Tables, partition: Partition) -> bool:
+    stats = partition.stats
+    return tables.indexable and not stats.indexed and stats.rows >= max(1, tables.ref.config.index.min_rows)
+
+
+async def run(work: Work, connect: Connect, connections: int) -> None:
+    """Folds what is due and builds what has no index, one partition a connection."""
+    queue = [*work.folds, *work.builds]
+    if not queue:
+        return
+    if work.rebuilt:
+        async with connect() as conn:
+            await folding.give_up_indexes(conn, work.catalog, work.tables, work.rebuilt)
+    workers = max(0, connections // len(queue) - 1)
+
+    async def worker() -> None:
+        async with connect() as conn:
+            while queue:
+                await _one(conn, work, queue.pop(0), workers)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(min(connections, len(queue))):
+            tasks.start_soon(worker)
+    async with connect() as conn:
+        if work.folds:
+            await folding.close_empty(conn, work.catalog, work.tables, [p.id for p in work.folds])
+        if work.built:
+            await conn.execute(sql.SQL("analyze {}").format(work.tables.documents))
+
+
+async def _one(conn: Connection, work: Work, partition: Partition, workers: int) -> None:
+    """A partition that another client is building or folding at this moment is left to it."""
+    async with _alone(conn, partition) as alone:
+        if not alone:
+            return
+        build = not partition.stats.indexed or folding.rebuilds(partition)
+        if partition.stats.tail:
+            say = _unsaid if build else work.told
+            await folding.drain(conn, work.catalog, work.tables, partition, say)
+        if build and partition.stats.rows >= max(1, work.tables.ref.config.index.min_rows):
+            await _build(conn, work, partition, workers)
+
+
+def _unsaid(_: int) -> None:
+    """Rows on the way to a new index are not done before it is built."""
+
+
+async def _build(conn: Connection, work: Work, partition: Partition, workers: int) -> None:
+    tables = work.tables
+    if not await _valid(conn, tables, partition):
+        name = tables.index_name(partition.id)
+        await conn.execute(sql.SQL("drop index concurrently if exists {}").format(name))
+        async with _resources(conn, work, partition, workers):
+            await conn.execute(tables.create_index(partition.id, partition.stats.rows))
+    for statement in tables.child_field_indexes(partition.id):
+        await conn.execute(statement)
+    await conn.execute(sql.SQL("analyze {}").format(tables.child(partition.id)))
+    work.built.append(partition.id)
+    work.told(partition.stats.rows)
+
+
+@asynccontextmanager
+async def _alone(conn: Connection, partition: Partition) -> AsyncIterator[bool]:
     cursor = await conn.execute("select pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, partition.id))
     got = await cursor.fetchone()
     if got is None or not got[0]:
-        return False
+        yield False
+        return
     try:
-        if not await _valid(conn, tables, partition):
-            name = tables.index_name(partition.id)
-            await conn.execute(sql.SQL("drop index concurrently if exists {}").format(name))
-            await conn.execute(tables.create_index(partition.id, partition.stats.rows))
-        for statement in tables.child_field_indexes(partition.id):
-            await conn.execute(statement)
-        await conn.execute(sql.SQL("analyze {}").format(tables.child(partition.id)))
-        await conn.execute(sql.SQL("analyze {}").format(tables.documents))
+        yield True
     finally:
         await conn.execute("select pg_advisory_unlock(%s, %s)", (_LOCK_CLASS, partition.id))
-    return True
 
 
-_LOCK_CLASS = 0x535652
+@asynccontextmanager
+async def _resources(conn: Connection, work: Work, partition: Partition, workers: int) -> AsyncIterator[None]:
+    """Memory for the graph, and further processes only where a connection has no partition of its own to build.
+
+    A parallel build reserves all the memory it may use at once: too much of it costs more time than it saves.
+    """
+    needed = _HEADROOM * partition.stats.rows * (4 * work.tables.ref.config.dimensions + _BYTES_A_ROW)
+    most = work.settings.build_memory_megabytes
+    megabytes = min(most, max(_LEAST_MEGABYTES, math.ceil(needed / 2**20)))
+    await conn.execute(
+        "select set_config('maintenance_work_mem', %s, false),"
+        " set_config('max_parallel_maintenance_workers', %s, false)",
+        (f"{megabytes}MB", str(workers)),
+    )
+    try:
+        yield
+    finally:
+        await conn.execute("reset maintenance_work_mem")
+        await conn.execute("reset max_parallel_maintenance_workers")
 
 
 async def _valid(conn: Connection, tables: Tables, partition: Partition) -> bool:

@@ -169,7 +169,8 @@ def find(tables: Tables, which: Selection, *, limit: int | None, with_vectors: b
     where = selection(tables, which)
     vector = (
         sql.SQL(
-            ", (select v.embedding from {space} v where v.part = s.part and v.namespace = s.namespace and v.id = s.id)"
+            ", (select v.embedding from {space} v"
+            " where v.part in (s.part, -s.part) and v.namespace = s.namespace and v.id = s.id)"
         ).format(space=tables.space)
         if with_vectors
         else sql.SQL("")
@@ -201,65 +202,3 @@ def delete(tables: Tables, which: Selection) -> Statement:
         " returning t.part, t.namespace, t.id"
     ).format(rows=_rows(tables), where=where.text, documents=tables.documents)
     return Statement(text, where.params)
-
-
-def upsert_documents(tables: Tables) -> sql.Composed:
-    """Writes the staged documents in key order; returns key and former partition of those that existed."""
-    columns = tables.field_columns
-    fields = sql.SQL("").join([sql.SQL(", {}").format(c) for c in columns])
-    return sql.SQL(
-        "with written as (insert into {documents} as d (part, namespace, id, version, text, metadata{fields})"
-        " select part, namespace, id, 1, text, metadata{fields} from {stage} order by namespace, id"
-        " on conflict (namespace, id) do update set part = excluded.part, moved_from = d.part,"
-        " version = d.version + 1, text = excluded.text, metadata = excluded.metadata{changes}"
-        " returning namespace, id, moved_from, version)"
-        " select namespace, id, moved_from from written where version > 1"
-    ).format(
-        documents=tables.documents,
-        stage=tables.stage,
-        fields=fields,
-        changes=sql.SQL("").join([sql.SQL(", {c} = excluded.{c}").format(c=c) for c in columns]),
-    )
-
-
-def delete_vectors(tables: Tables) -> sql.Composed:
-    """Removes the vectors of the given keys from the given partitions."""
-    return sql.SQL(
-        "delete from {space} s using unnest(%s::text[], %s::text[]) g(namespace, id)"
-        " where s.part = any(%s::int[]) and s.namespace = g.namespace and s.id = g.id"
-    ).format(space=tables.space)
-
-
-def delete_replaced(tables: Tables) -> sql.Composed:
-    """Removes the former vectors of staged keys, except those that the stage holds unchanged.
-
-    An unchanged vector stays where it is, so that its index entry need not be made again.
-    """
-    old, new = (
-        sql.SQL(", ").join([sql.SQL("{}.{}").format(sql.SQL(alias), c) for c in tables.field_columns])
-        for alias in ("s", "g")
-    )
-    comma = sql.SQL(", " if tables.columns else "")
-    return sql.SQL(
-        "delete from {space} s using unnest(%s::text[], %s::text[]) r(namespace, id), {stage} g"
-        " where s.part = any(%s::int[]) and s.namespace = r.namespace and s.id = r.id"
-        " and g.namespace = r.namespace and g.id = r.id"
-        " and (s.part, s.embedding{comma}{old}) is distinct from (g.part, g.embedding{comma}{new})"
-    ).format(space=tables.space, stage=tables.stage, comma=comma, old=old, new=new)
-
-
-def insert_vectors(tables: Tables, partition: int | None, *, some_stay: bool) -> sql.Composed:
-    """Copies the staged vectors to their partitions, straight into the one table when there is only one.
-
-    With `some_stay`, keys whose vector was left in place are passed over.
-    """
-    fields = sql.SQL("").join([sql.SQL(", {}").format(c) for c in tables.field_columns])
-    return sql.SQL(
-        "insert into {target} (part, namespace, id{fields}, embedding)"
-        " select part, namespace, id{fields}, embedding from {stage}{conflict}"
-    ).format(
-        conflict=sql.SQL(" on conflict do nothing" if some_stay else ""),
-        target=tables.space if partition is None else tables.child(partition),
-        fields=fields,
-        stage=tables.stage,
-    )

@@ -39,6 +39,8 @@ from svr_retrievers.routing.probe import Calibration
 from svr_retrievers.settings import Settings
 
 _DROPPED_AT_ONCE = 100
+_ANALYZE_FROM_ROWS = 1_000
+"""Smaller tables are read whole, whatever the planner knows of them; the server analyses them in its own time."""
 _VECTOR_LITERAL = re.compile(r"'\[[^']*\]'(?=::(?:vector|halfvec))")
 
 
@@ -170,8 +172,9 @@ class PostgresBackend:
         self, ref: CollectionRef, stats: Mapping[int, PartitionStats], calibration: Calibration | None
     ) -> None:
         async with borrowed(self._pool) as conn:
-            for partition in stats:
-                await conn.execute(sql.SQL("analyze {}").format(self.tables(ref).child(partition)))
+            for partition, found in stats.items():
+                if found.rows >= _ANALYZE_FROM_ROWS:
+                    await conn.execute(sql.SQL("analyze {}").format(self.tables(ref).child(partition)))
             await self._catalog.save_statistics(conn, ref, stats, calibration)
 
     # Writing
@@ -179,9 +182,23 @@ class PostgresBackend:
     async def upsert(
         self, ref: CollectionRef, known: PartitionMap, batch: Batch, partitions: Sequence[int]
     ) -> Written:
+        closed = writing.to_open(known, partitions)
+        if closed:
+            await self._open_tails(ref, closed)
+            raise StaleMap
         async with self._transaction(ref) as conn:
             await self._catalog.fence(conn, ref, known)
-            return await writing.upsert(conn, self._catalog, self.tables(ref), batch, partitions)
+            return await writing.upsert(conn, self._catalog, self.tables(ref), known, batch, partitions)
+
+    async def _open_tails(self, ref: CollectionRef, partitions: Sequence[int]) -> None:
+        async with self._transaction(ref) as conn:
+            await self._catalog.lock_map(conn, ref)
+            opened = await self._catalog.open_tails(conn, partitions)
+            for partition in await self._without_tail(conn, ref, opened):
+                for statement in self.tables(ref).create_tail(partition):
+                    await conn.execute(statement)
+            if opened:
+                await self._catalog.next_generation(conn, ref)
 
     async def delete(self, ref: CollectionRef, known: PartitionMap, which: Selection) -> int:
         async with self._transaction(ref) as conn:
@@ -204,6 +221,14 @@ class PostgresBackend:
             )
             found = {int(part): int(rows) for part, rows in await cursor.fetchall()}
             await self._catalog.set_rows(conn, {p.id: found.get(p.id, 0) for p in known.partitions})
+            tails = [-p.id for p in known.partitions if p.stats.tail]
+            cursor = await conn.execute(
+                sql.SQL(
+                    "select p.part, (select count(*) from {} s where s.part = p.part) from unnest(%s::int[]) p(part)"
+                ).format(self.tables(ref).space),
+                (tails,),
+            )
+            await self._catalog.set_tail_rows(conn, {-int(p): int(n) for p, n in await cursor.fetchall()})
 
     async def measure_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
         async with borrowed(self._pool) as conn:
@@ -211,13 +236,26 @@ class PostgresBackend:
             await self._catalog.save_field_statistics(conn, ref, found)
 
     async def build_indexes(
-        self, ref: CollectionRef, known: PartitionMap, progress: Callable[[int, int], None] | None = None
+        self,
+        ref: CollectionRef,
+        known: PartitionMap,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        fold_from: int = 0,
     ) -> int:
-        async with borrowed(self._pool) as conn:
-            built = await indexing.build(conn, self.tables(ref), known, self._settings, progress)
-            if built:
-                await self._mark_indexed(conn, ref, built)
-            return len(built)
+        tables = self.tables(ref)
+        work = indexing.due(self._catalog, tables, known, self._settings, progress, fold_from)
+        with conns.translated(ref.config.name):
+            await indexing.run(work, lambda: borrowed(self._pool), self._build_connections)
+            if work.built:
+                async with borrowed(self._pool) as conn:
+                    await self._mark_indexed(conn, ref, work.built)
+        return len(work.builds) + len(work.folds)
+
+    @property
+    def _build_connections(self) -> int:
+        """One fewer than the pool has, so that searches go on."""
+        return max(1, min(self._settings.build_connections, self._settings.pool_max_connections - 1))
 
     async def _mark_indexed(self, conn: Connection, ref: CollectionRef, built: Sequence[int]) -> None:
         """Each indexed partition gets an empty tail, ready for the rows that come faster than the index takes them."""
@@ -360,9 +398,10 @@ class PostgresBackend:
                 cursor = conn.cursor(binary=True)
                 await cursor.execute(
                     sql.SQL(
-                        "select embedding from {} tablesample system (%s) repeatable (0) order by random() limit %s"
-                    ).format(self.tables(ref).child(partition)),
-                    (percent, rows_each),
+                        "select embedding from {} tablesample system (%s) repeatable (0) where part in (%s, %s)"
+                        " order by random() limit %s"
+                    ).format(self.tables(ref).space),
+                    (percent, partition, -partition, rows_each),
                 )
                 vectors = [conns.vector_of(row[0]) for row in await cursor.fetchall()]
                 if vectors:

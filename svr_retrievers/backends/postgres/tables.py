@@ -177,17 +177,6 @@ class Tables:
             vector=self.vector_type,
         )
 
-    def stage_types(self) -> list[str]:
-        """The types of the staging columns, for binary COPY."""
-        fields = [str(COLUMN_TYPES[k]).removesuffix(' collate "C"') for k in self.ref.config.fields.values()]
-        names = {
-            "double precision": "float8",
-            "double precision[]": "float8[]",
-            "bigint": "int8",
-            "bigint[]": "int8[]",
-        }
-        return ["int4", "text", "text", "text", "jsonb", *(names.get(f, f) for f in fields), "vector"]
-
     def index_name(self, partition: int) -> sql.Identifier:
         return sql.Identifier(self.schema, self._index(partition))
 
