@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, TypeAlias, cast
 
+from svr_retrievers.filters.choice import ScanCosts
 from svr_retrievers.filters.equality import equality_key
 from svr_retrievers.filters.tree import FieldType, Operand, Path
 from svr_retrievers.filters.values import iso_utc, typed_moment
@@ -62,11 +63,17 @@ class FilterStatistics:
     partitions: Mapping[int, Fields] = field(default_factory=dict)
     rows: int = 0
     """The size of the collection when this was measured."""
+    costs: ScanCosts | None = None
+    """What the steps of a search take on this machine; None where it was not measured."""
+    _complete: Mapping[int, Fields] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        complete = {number: {**self.fields, **own} for number, own in self.partitions.items()}
+        object.__setattr__(self, "_complete", complete)
 
     def within(self, partition: int) -> Fields:
         """The partition's own figures where they are kept, those of the collection for the rest."""
-        own = self.partitions.get(partition)
-        return self.fields if own is None else {**self.fields, **own}
+        return self._complete.get(partition, self.fields)
 
 
 def dotted(path: Path) -> str:
@@ -201,7 +208,8 @@ def all_to_json(known: FilterStatistics) -> dict[str, JsonValue]:
         for number, fields in known.partitions.items()
     }
     fields: dict[str, JsonValue] = {name: to_json(one) for name, one in known.fields.items()}
-    return {"rows": known.rows, "fields": fields, "partitions": partitions}
+    made: dict[str, JsonValue] = {"rows": known.rows, "fields": fields, "partitions": partitions}
+    return made if known.costs is None else made | {"costs": known.costs.to_json()}
 
 
 def all_of_json(body: Mapping[str, JsonValue], declared: Mapping[str, FieldType]) -> FilterStatistics:
@@ -211,4 +219,10 @@ def all_of_json(body: Mapping[str, JsonValue], declared: Mapping[str, FieldType]
 
     partitions = cast("Mapping[str, JsonValue]", body["partitions"])
     within = {int(number): read(fields) for number, fields in partitions.items()}
-    return FilterStatistics(read(body["fields"]), within, cast("int", body["rows"]))
+    costs = cast("Mapping[str, JsonValue] | None", body.get("costs"))
+    return FilterStatistics(
+        read(body["fields"]),
+        within,
+        cast("int", body["rows"]),
+        None if costs is None else ScanCosts.of_json(costs),
+    )
