@@ -9,8 +9,10 @@ NAMES := svr-retrievers $(PARTS:integrations/%/pyproject.toml=%)
 PEERS := .venv-peers/bin
 SIZE ?= small
 SEED ?= 7
+OPTIONS ?=
+RESULTS := benchmarks/results/$(SIZE)
 
-.PHONY: help demo bench test lint format constraints check-install clean
+.PHONY: help demo bench bench-readme test lint format constraints check-install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
@@ -18,10 +20,13 @@ help: ## what can be made
 demo: $(READY) ## one shared index against routed partitions, on real text
 	@$(BIN)/python -m svr_retrievers.cli demo
 
-bench: $(READY) .venv-peers/ready ## side by side with other stores (SIZE=small, minutes; SIZE=large, hours)
+bench: $(READY) .venv-peers/ready ## side by side with other stores (SIZE=small, minutes; SIZE=large, an hour)
 	@mkdir -p benchmarks/results
 	$(BIN)/python -m svr_retrievers.cli bench --size $(SIZE) --seed $(SEED) --peers-python $(PEERS)/python \
-	  --json benchmarks/results/$(SIZE).json --markdown benchmarks/results/$(SIZE).md --svg benchmarks/results/$(SIZE).svg
+	  --json $(RESULTS).json --markdown $(RESULTS).md --svg $(RESULTS).svg $(OPTIONS)
+
+bench-readme: $(READY) ## put the figures of the last `make bench` into README and docs (SIZE=large)
+	$(BIN)/python -m svr_retrievers.bench.publish $(RESULTS).json
 
 test: $(READY) ## all tests, with branch coverage
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
@@ -65,11 +70,12 @@ $(READY): pyproject.toml constraints.txt $(PARTS)
 	  $$py -m pip install --quiet --upgrade 'pip>=25.1' && $$py -m pip install --quiet -c constraints.txt $(PACKAGES); fi
 	@touch $@
 
-# The stores to compare with, apart from .venv: their demands on the drivers exclude each other. hnswlib
-# needs a compiler; without one the benchmark says that it was not measured.
+# The stores to compare with, apart from .venv: their demands on the drivers exclude each other. What cannot be
+# installed here (hnswlib needs a compiler) is named, and the benchmark says that it was not measured.
 .venv-peers/ready: benchmarks/peers.txt
 	@test -x $(PEERS)/python || $(PYTHON) -m venv .venv-peers
 	@echo "Installing the stores to compare with into .venv-peers: a minute or two."
-	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
-	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check hnswlib || echo "hnswlib does not build here."
-	@touch $@
+	@export PIP_DISABLE_PIP_VERSION_CHECK=1; pip="$(PEERS)/python -m pip install --quiet"; \
+	if $$pip -r benchmarks/peers.txt; then touch $@; else \
+	  echo "Some cannot be installed here: trying one after the other."; \
+	  grep -v '^#' benchmarks/peers.txt | while read -r one; do $$pip "$$one" || echo "$$one: not installed."; done; fi

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -15,7 +15,7 @@ SUPER_TOPICS, TOPICS, CATEGORIES, MONTHS = 12, 64, 40, 24
 AGREEING = 0.85
 """Share of the rows whose category is that of their topic."""
 BETWEEN = 0.1
-"""Share of the queries that lie between two topics."""
+"""Share of the queries that lie between two topics, evenly among them: any range of queries has this share."""
 DISAGREEING = 0.3
 """Share of the queries whose category is drawn without regard to their topic."""
 LIMIT = 10
@@ -37,46 +37,80 @@ _WORDS = (
     *("graph", "table", "search", "merge", "distance", "neighbour", "budget", "ledger", "harbour", "granite"),
     *("willow", "copper", "meadow", "signal", "lantern", "orbit"),
 )
+NAMES = {"cat": tuple(f"category-{number:02d}" for number in range(CATEGORIES))}
+MOMENT = "created_at"
+_BLOCK = 50_000
+_SCORES = 32_000_000
+"""Scores held at a time: 128 MB."""
 _START = datetime(2024, 1, 1, tzinfo=UTC)
 
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Vectors of unit length with their metadata, one entry a row."""
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """Values by field, one number an entry. `names` gives the words that numbers stand for, where they do."""
+
+    fields: Mapping[str, Ints]
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def value(self, name: str, at: int) -> str | int:
+        """What a user of the library stores or asks for."""
+        number = int(self.fields[name][at])
+        if name == MOMENT:
+            return moment(number).isoformat()
+        return self.names[name][number] if name in self.names else number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows(Fields):
+    """Vectors of unit length with their metadata, one entry a row; without `texts`, thirty words are made up."""
 
     vectors: Vector
     topics: Ints
-    fields: Mapping[str, Ints]
+    texts: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def metadata(self, row: int) -> dict[str, object]:
-        made: dict[str, object] = {name: int(values[row]) for name, values in self.fields.items()}
-        made["cat"] = category(int(self.fields["cat"][row]))
-        made["created_at"] = moment(int(self.fields["created_at"][row])).isoformat()
-        return made
+        return {name: self.value(name, row) for name in self.fields}
 
     def text(self, row: int) -> str:
-        """Thirty words, the same for the same row: what a short passage weighs."""
+        """Without real texts thirty words, the same for the same row: what a short passage weighs."""
+        if self.texts is not None:
+            return self.texts[row]
         step = 1 + row % 7
         words = [_WORDS[(row + i * step) % len(_WORDS)] for i in range(28)]
         return f"passage {row} " + " ".join(words)
 
     def part(self, start: int, stop: int) -> Rows:
-        fields = {name: values[start:stop] for name, values in self.fields.items()}
-        return Rows(self.vectors[start:stop], self.topics[start:stop], fields)
+        return Rows(
+            vectors=self.vectors[start:stop],
+            topics=self.topics[start:stop],
+            fields={name: values[start:stop] for name, values in self.fields.items()},
+            names=self.names,
+            texts=None if self.texts is None else self.texts[start:stop],
+        )
+
+    def joined(self, more: Rows) -> Rows:
+        """These rows, then those. For made-up texts: a row's text goes by its number in the whole."""
+        assert self.texts is None
+        assert more.texts is None
+        return Rows(
+            vectors=np.concatenate([self.vectors, more.vectors]),
+            topics=np.concatenate([self.topics, more.topics]),
+            fields={name: np.concatenate([self.fields[name], more.fields[name]]) for name in self.fields},
+            names=self.names,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Queries:
+@dataclass(frozen=True, kw_only=True)
+class Queries(Fields):
     """Queries none of which is a row; `between` marks those between two topics."""
 
     vectors: Vector
     between: npt.NDArray[np.bool_]
-    fields: Mapping[str, Ints]
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -89,17 +123,8 @@ class Corpus:
     queries: Queries
 
 
-def category(number: int) -> str:
-    return f"category-{number:02d}"
-
-
 def moment(hours: int) -> datetime:
     return _START + timedelta(hours=hours)
-
-
-def where(field: str, value: int) -> dict[str, object]:
-    """The filter `field == value` as a user of the library writes it."""
-    return {field: category(value) if field == "cat" else value}
 
 
 def corpus(rows: int, fresh: int, queries: int, *, seed: int, dimensions: int) -> Corpus:
@@ -133,7 +158,7 @@ class _World:
         for _ in range(TOPICS):
             rank = int(rng.integers(12, min(65, dimensions)))
             basis = np.linalg.qr(rng.standard_normal((dimensions, rank)))[0].T
-            scale = np.arange(1, rank + 1) ** -0.4
+            scale = np.arange(1, rank + 1) ** -0.6
             axes.append((basis * (scale / np.linalg.norm(scale))[:, None]).astype(np.float32))
         months = rng.uniform(0, MONTHS, TOPICS)
         return _World(centres, shares / shares.sum(), tuple(axes), months)
@@ -153,39 +178,38 @@ class _World:
 
 def _rows(world: _World, count: int, rng: np.random.Generator) -> Rows:
     topics = rng.choice(TOPICS, size=count, p=world.shares).astype(np.int64)
-    vectors = np.concatenate(
-        [world.sample(part, rng) for part in np.array_split(topics, 1 + count // 50_000)]
-    )
+    vectors = np.empty((count, world.centres.shape[1]), dtype=np.float32)
+    for start in range(0, count, _BLOCK):
+        vectors[start : start + _BLOCK] = world.sample(topics[start : start + _BLOCK], rng)
     noisy = rng.random(count) >= AGREEING
     fields = {"cat": np.where(noisy, rng.integers(0, CATEGORIES, count), topics % CATEGORIES)}
     fields |= {name: rng.integers(0, values, count) for name, values in RANDOM_FIELDS.items()}
     months = np.clip(rng.normal(world.months[topics], 1.5), 0, MONTHS - 0.01)
-    fields["created_at"] = (months * 730).astype(np.int64)
-    return Rows(vectors, topics, fields)
+    fields[MOMENT] = (months * 730).astype(np.int64)
+    return Rows(vectors=vectors, topics=topics, fields=fields, names=NAMES)
 
 
 def _queries(world: _World, rows: Rows, count: int, rng: np.random.Generator) -> Queries:
     first = rng.choice(TOPICS, size=count, p=world.shares).astype(np.int64)
     second = (first + rng.integers(1, TOPICS, count)) % TOPICS
-    between = np.zeros(count, dtype=bool)
-    between[rng.permutation(count)[: round(BETWEEN * count)]] = True
+    between = np.arange(count) % round(1 / BETWEEN) == 0
     one, other = world.sample(first, rng), world.sample(second, rng)
     vectors = np.where(between[:, None], _unit(one + other), one).astype(np.float32)
     drawn = rows.fields["cat"][rng.integers(0, len(rows), count)]
     away = rng.random(count) < DISAGREEING
     fields = {"cat": np.where(away, drawn, first % CATEGORIES)}
     fields |= {name: rng.integers(0, values, count) for name, values in RANDOM_FIELDS.items()}
-    return Queries(vectors, between, fields)
+    return Queries(vectors=vectors, between=between, fields=fields, names=NAMES)
 
 
-def nearest(rows: Rows, queries: Queries, field: str | None = None, *, limit: int = LIMIT) -> list[set[int]]:
+def nearest(rows: Rows, queries: Queries, name: str | None = None, *, limit: int = LIMIT) -> list[set[int]]:
     """The exact answers: for each query the rows closest to it, among those that match on `field`."""
-    if field is None:
+    if name is None:
         return _nearest(rows.vectors, queries.vectors, np.arange(len(rows)), limit)
     found: list[set[int]] = [set() for _ in range(len(queries))]
-    for value in np.unique(queries.fields[field]):
-        asking = np.flatnonzero(queries.fields[field] == value)
-        matching = np.flatnonzero(rows.fields[field] == value)
+    for value in np.unique(queries.fields[name]):
+        asking = np.flatnonzero(queries.fields[name] == value)
+        matching = np.flatnonzero(rows.fields[name] == value)
         near = _nearest(rows.vectors[matching], queries.vectors[asking], matching, limit)
         for query, ids in zip(asking, near, strict=True):
             found[query] = ids
@@ -197,8 +221,9 @@ def _nearest(vectors: Vector, queries: Vector, names: Ints, limit: int) -> list[
         return [set() for _ in queries]
     take = min(limit, len(vectors))
     found: list[set[int]] = []
-    for start in range(0, len(queries), 64):
-        scores = queries[start : start + 64] @ vectors.T
+    block = max(1, min(256, _SCORES // len(vectors)))
+    for start in range(0, len(queries), block):
+        scores = queries[start : start + block] @ vectors.T
         top = np.argpartition(scores, -take, axis=1)[:, -take:]
         found += [set(names[row].tolist()) for row in top]
     return found

@@ -1,8 +1,8 @@
-"""What the rows of one run share: the corpus, the database, and stores that are filled when first needed."""
+"""What the rows of one run share: the database, the corpora, and stores that are filled when first needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,20 +10,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from svr_retrievers.bench import ours
-from svr_retrievers.bench.data import Corpus, Ints, corpus, nearest
-from svr_retrievers.bench.postgres.big_table import BigTable
+from svr_retrievers.bench import ours, real_text
+from svr_retrievers.bench.arena import Arena
+from svr_retrievers.bench.data import Corpus, corpus
 from svr_retrievers.bench.postgres.server import Server, server
 from svr_retrievers.bench.sizes import DIMENSIONS, Size
 
 if TYPE_CHECKING:
     from svr_retrievers import Collection, SVRClient
 
-WELL_BUILT = 200
-"""ef_construction of the well-built index; the default one has pgvector's 64."""
+ROWS_A_PARTITION = 4_000
+ROWS_A_TEXT_PARTITION = 1_250
 
 
 @dataclass
@@ -37,75 +34,60 @@ class Lab:
     peers_python: str
     folder: Path
     say: Callable[[str], None]
-    seconds: dict[str, float] = field(default_factory=dict)
-    _truth: dict[str | None, list[set[int]]] = field(default_factory=dict)
+    text_source: str = ""
+    kept: dict[str, object] = field(default_factory=dict)
+    """What one row found and others build on."""
 
     @property
     def url(self) -> str:
         return self.server.url
 
     @cached_property
-    def corpus(self) -> Corpus:
+    def main(self) -> Arena:
+        """The corpus of most rows."""
         self.say(f"generating {self.size.rows:,} vectors")
         size = self.size
-        return corpus(size.rows, size.fresh, size.asked, seed=self.seed, dimensions=DIMENSIONS)
-
-    def truth(self, field_: str | None = None) -> Sequence[set[int]]:
-        """The exact answers of all queries, without a filter or under the filter on this field."""
-        if field_ not in self._truth:
-            self._truth[field_] = nearest(self.corpus.rows, self.corpus.queries, field_)
-        return self._truth[field_]
-
-    @property
-    def tuning(self) -> Ints:
-        """The queries on which settings are chosen; none of them is measured."""
-        return np.arange(self.size.tuning)
-
-    @property
-    def testing(self) -> Ints:
-        return np.arange(self.size.tuning, self.size.asked)
-
-    @property
-    def between(self) -> npt.NDArray[np.bool_]:
-        return self.corpus.queries.between
+        made = corpus(size.rows, size.fresh, size.asked, seed=self.seed, dimensions=DIMENSIONS)
+        return self._arena("main", made, size.clusters)
 
     @cached_property
-    def big(self) -> BigTable:
-        """One table, one HNSW index with pgvector's defaults."""
-        self.say(f"filling one big table with {self.size.rows:,} rows, index with the defaults")
-        table = BigTable(self.url, "big", DIMENSIONS)
-        table.fill(self.corpus.rows)
-        self.seconds["one big index, defaults"] = table.index()
-        return table
+    def million(self) -> Arena:
+        """The largest corpus, every partition under an index."""
+        from svr_retrievers import hnsw
+
+        self.say(f"generating {self.size.million:,} vectors")
+        made = corpus(self.size.million, 0, self.size.asked, seed=self.seed + 3, dimensions=DIMENSIONS)
+        arena = self._arena("million", made, max(4, self.size.million // ROWS_A_PARTITION))
+        arena.index = hnsw(min_rows=500)
+        return arena
 
     @cached_property
-    def well_built(self) -> BigTable:
-        """The same rows under an index with ef_construction 200."""
-        plain = self.big
-        self.say(f"the same table, index with ef_construction {WELL_BUILT}")
-        table = BigTable(self.url, "well_built", DIMENSIONS)
-        table.copy_of(plain)
-        self.seconds["one big index, well built"] = table.index(ef_construction=WELL_BUILT)
-        return table
+    def text(self) -> Arena:
+        """Descriptions of software packages, embedded with the library's local model."""
+        self.say("reading and embedding descriptions of packages")
+        made, self.text_source = real_text.corpus(
+            self.size.texts, self.size.asked, seed=self.seed, other_python=self.peers_python
+        )
+        return self._arena("text", made, max(4, len(made.rows) // ROWS_A_TEXT_PARTITION))
+
+    def _arena(self, name: str, made: Corpus, clusters: int) -> Arena:
+        return Arena(name, self.url, self.client, made, clusters, self.size.tuning, self.say)
 
     @cached_property
     def single(self) -> Collection:
         """A collection of one partition with one HNSW index: the same work as for everyone else."""
         self.say("filling an unpartitioned collection")
-        made = ours.create(self.client, "single", DIMENSIONS, None)
-        ours.fill(made, self.corpus.rows)
+        made = ours.create(self.client, "single", self.main.corpus.rows, None)
+        ours.fill(made, self.main.corpus.rows)
         return made
 
-    @cached_property
-    def routed(self) -> Collection:
-        """A collection partitioned by closeness, as the library proposes for heterogeneous data."""
-        from svr_retrievers import by_cluster
-
-        size = self.size
-        self.say(f"filling a collection of {size.clusters} clusters")
-        made = ours.create(self.client, "routed", DIMENSIONS, by_cluster(size.clusters))
-        ours.fill(made, self.corpus.rows, first=ours.training_rows(size.clusters, size.rows))
-        return made
+    def release_main(self) -> None:
+        """Frees the memory of database and process for the largest corpus."""
+        if "main" in self.__dict__:
+            self.main.release()
+            del self.__dict__["main"]
+        if self.__dict__.pop("single", None) is not None:
+            self.client.drop_collection(ours.PREFIX + "single")
 
 
 @contextmanager

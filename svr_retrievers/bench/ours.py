@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
-from svr_retrievers.bench.data import LIMIT, Queries, Rows, where
+from svr_retrievers.bench.data import LIMIT, MOMENT, Fields, Queries, Rows
 from svr_retrievers.bench.timing import Ask
 from svr_retrievers.model import Document, Vector
 
@@ -14,25 +14,36 @@ if TYPE_CHECKING:
     from svr_retrievers import Collection, IndexSpec, Scheme, SVRClient
 
 PREFIX = "svr_bench_"
-FIELDS: dict[str, type] = {"cat": str, "r10": int, "r100": int, "r1000": int, "created_at": datetime}
 ONE_CALL = 50_000
 """Rows of one `add`: large loads come in parts that fit into memory several times over."""
+_SQL: dict[type, LiteralString] = {str: "text", int: "int4"}
 
 
-def documents(rows: Rows, start: int = 0, stop: int | None = None, *, first_id: int = 0) -> list[Document]:
+def declared(rows: Fields) -> dict[str, type]:
+    """The filter fields of a collection with these rows."""
+    return {name: datetime if name == MOMENT else type(rows.value(name, 0)) for name in rows.fields}
+
+
+def sql_types(rows: Fields) -> dict[str, LiteralString]:
+    """The filter columns of a table made by hand; the time is in the metadata only."""
+    return {name: _SQL[kind] for name, kind in declared(rows).items() if kind is not datetime}
+
+
+def documents(rows: Rows, start: int = 0, stop: int | None = None) -> list[Document]:
     end = len(rows) if stop is None else stop
-    return [
-        Document(id=str(first_id + i), text=rows.text(i), metadata=rows.metadata(i))
-        for i in range(start, end)
-    ]
+    return [Document(id=str(i), text=rows.text(i), metadata=rows.metadata(i)) for i in range(start, end)]
 
 
 def create(
-    client: SVRClient, name: str, dimensions: int, scheme: Scheme | None, index: IndexSpec | None = None
+    client: SVRClient, name: str, rows: Rows, scheme: Scheme | None, index: IndexSpec | None = None
 ) -> Collection:
     client.drop_collection(PREFIX + name, missing_ok=True)
     return client.create_collection(
-        PREFIX + name, dimensions=dimensions, partition_by=scheme, filter_fields=FIELDS, index=index
+        PREFIX + name,
+        dimensions=int(rows.vectors.shape[1]),
+        partition_by=scheme,
+        filter_fields=declared(rows),
+        index=index,
     )
 
 
@@ -78,9 +89,10 @@ def asker(
 
 
 def filters_of(queries: Queries, field: str | None) -> Sequence[Mapping[str, object] | None]:
+    """`field == value` as a user of the library writes it, for each query."""
     if field is None:
         return [None] * len(queries)
-    return [where(field, int(value)) for value in queries.fields[field]]
+    return [{field: queries.value(field, query)} for query in range(len(queries))]
 
 
 def probes(collection: Collection, queries: Queries, asked: Sequence[int], recall_target: float) -> list[int]:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from svr_retrievers.bench.data import Corpus, Rows, category
+from svr_retrievers.bench.data import Corpus
 from svr_retrievers.bench.timing import Ask, Asked
 from svr_retrievers.model import JsonValue
 
-WORKER = Path(__file__).with_name("peer_worker.py")
+WORKER = Path(__file__).parent / "peer_side" / "worker.py"
 PACKAGES = {
     "langchain-postgres": "langchain-postgres",
     "llama-index": "llama-index-vector-stores-postgres",
     "lancedb": "lancedb",
     "chroma": "chromadb",
+    "milvus-lite": "pymilvus milvus-lite",
+    "qdrant-local": "qdrant-client",
     "hnswlib": "hnswlib",
-    "faiss": "faiss-cpu",
+    "usearch": "usearch",
+    "faiss-hnsw": "faiss-cpu",
+    "faiss-ivf": "faiss-cpu",
 }
 """The peers by the name they are shown under, and what has to be installed for each."""
 FILTERED = "r100"
@@ -37,12 +41,17 @@ class Peer:
 
     def __init__(self, name: str, python: str, folder: Path) -> None:
         self.name = name
+        self.opened_in = 0.0
+        """Seconds that filling it and building its index took."""
         command = [python, "-W", "ignore", str(WORKER), name, str(folder)]
         self.log = folder / f"{name}.log"
         with self.log.open("w", encoding="utf-8") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - the interpreter the user named
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-            )
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - the interpreter the user named
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                )
+            except OSError as error:
+                raise PeerUnavailable(f"{python} cannot be started: {error}") from error
 
     def call(self, do: str, **given: JsonValue) -> Mapping[str, JsonValue]:
         """Raises PeerUnavailable when the peer failed or its process ended."""
@@ -92,7 +101,8 @@ def peer(name: str, python: str, folder: Path, **opening: JsonValue) -> Iterator
     made = Peer(name, python, folder)
     try:
         try:
-            made.call("open", **opening)
+            told = made.call("open", **opening)
+            made.opened_in = float(cast("float", told["ms"])) / 1e3
         except PeerUnavailable as error:
             if "No module named" not in str(error):
                 raise
@@ -106,7 +116,7 @@ def peer(name: str, python: str, folder: Path, **opening: JsonValue) -> Iterator
 
 
 def write_data(folder: Path, corpus: Corpus, rows: int) -> None:
-    """What a peer's process reads: vectors, texts' numbers, metadata and queries, as plain files."""
+    """What a peer's process reads: vectors, texts, metadata and queries, as plain files."""
     part = corpus.rows.part(0, rows)
     np.save(folder / "vectors.npy", part.vectors)
     np.save(folder / "queries.npy", corpus.queries.vectors)
@@ -114,8 +124,3 @@ def write_data(folder: Path, corpus: Corpus, rows: int) -> None:
     with (folder / "documents.jsonl").open("w", encoding="utf-8") as lines:
         for i in range(len(part)):
             lines.write(json.dumps({"text": part.text(i), "metadata": part.metadata(i)}) + "\n")
-
-
-def written(rows: Rows, at: Sequence[int]) -> list[JsonValue]:
-    """The metadata of some rows, as peers store it."""
-    return [cast("JsonValue", rows.metadata(i) | {"cat": category(int(rows.fields["cat"][i]))}) for i in at]

@@ -43,9 +43,14 @@ def svg(run: Run) -> str:
 
 
 def headroom(check: Check) -> float | None:
-    """Times better (above 1) or worse (below 1) than a goal with one bound; None where there is no such ratio."""
+    """Times better (above 1) or worse (below 1) than a goal with one bound; None where there is no such ratio.
+
+    A recall is judged by what is missed: 0.98 is twice as good as 0.96.
+    """
     if (check.least is None) == (check.most is None) or check.value <= 0:
         return None
+    if check.name.startswith("recall") and check.least is not None and 0 < check.least < 1:
+        return (1 - check.least) / max(1 - check.value, 1e-9)
     if check.least is not None:
         return check.value / check.least if check.least > 0 else None
     return check.most / check.value if check.most else None

@@ -33,12 +33,19 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one row measured. `missing` names each part that could not be measured, and why."""
+    """What one row measured. `absent` names each store that is not here to compare with, `missing` each other
+    part that could not be measured, and why.
+    """
 
     checks: Sequence[Check] = ()
     medians: Mapping[str, JsonValue] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def gaps(self) -> dict[str, str]:
+        return {**self.absent, **self.missing}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +57,12 @@ class Record:
     finding: Finding
     machine: Mapping[str, JsonValue]
     seconds: float
+    information: bool = False
+    """Shown beside the table: no goal is set for it, and a run is complete without it."""
 
-    @property
-    def measured(self) -> bool:
-        return not self.finding.missing
+    def measured(self, *, without_peers: bool = False) -> bool:
+        """Whether all of it was; with `without_peers`, all but the stores that are not here."""
+        return not (self.finding.missing if without_peers else self.finding.gaps)
 
     @property
     def met(self) -> bool | None:
@@ -61,7 +70,7 @@ class Record:
         verdicts = [check.met for check in self.finding.checks if check.met is not None]
         if not all(verdicts):
             return False
-        return True if verdicts and self.measured else None
+        return True if verdicts and self.measured() else None
 
     def to_json(self) -> dict[str, JsonValue]:
         checks = self.finding.checks
@@ -72,7 +81,8 @@ class Record:
             "goal": {c.name: c.goal for c in checks if c.goal is not None},
             "met": self.met,
             "checks": {c.name: c.met for c in checks if c.met is not None},
-            "not_measured": dict(self.finding.missing),
+            "not_measured": dict(self.finding.gaps),
+            "information": self.information,
             "medians": dict(self.finding.medians),
             "notes": list(self.finding.notes),
             "machine": dict(self.machine),

@@ -35,7 +35,7 @@ def show(run: Run, console: Console) -> None:
             )
     console.print(table)
     for record in run.records:
-        for part, why in record.finding.missing.items():
+        for part, why in record.finding.gaps.items():
             console.print(f"row {record.id}: {escape(part)} {NOT_MEASURED}: {escape(why)}")
 
 
@@ -43,8 +43,20 @@ def lines(record: Record) -> Iterator[tuple[str, str, str, bool | None]]:
     """Figure, value, goal, met: one line a figure, then one for each part that could not be measured."""
     for check in record.finding.checks:
         yield check.name, _shown(check), check.goal or "", check.met
-    for part in record.finding.missing:
+    for part in record.finding.gaps:
         yield part, NOT_MEASURED, "", None
+
+
+def plain(record: Record) -> Iterator[str]:
+    """A row as lines of text, as soon as it is measured."""
+    yield f"row {record.id}: {record.what} ({record.seconds:.0f} s)"
+    for figure, value, goal, met in lines(record):
+        verdict = {True: ", met", False: ", not met", None: ""}[met]
+        yield f"    {figure}: {value}" + (f" (goal {goal}{verdict})" if goal else "")
+    for note in record.finding.notes:
+        yield f"    {note}"
+    for part, why in record.finding.gaps.items():
+        yield f"    {part} {NOT_MEASURED}: {why}"
 
 
 def markdown(run: Run) -> str:

@@ -54,12 +54,17 @@ class Series:
 
     def short(self, truth: Sequence[set[int]]) -> float:
         """The share of queries answered with fewer rows than there are."""
-        return float(np.mean([len(i) < len(truth[q]) for q, i in zip(self.queries, self.ids, strict=True)]))
+        return self.short_count(truth) / len(self.queries)
+
+    def short_count(self, truth: Sequence[set[int]]) -> int:
+        return sum(len(ids) < len(truth[q]) for q, ids in zip(self.queries, self.ids, strict=True))
 
     def to_json(self, truth: Sequence[set[int]] | None = None) -> dict[str, JsonValue]:
         made: dict[str, JsonValue] = {"p50_ms": round(self.p50, 4), "p95_ms": round(self.p95, 4)}
         if truth is not None:
             made["recall"] = round(self.recall(truth), 4)
+            made["short"] = self.short_count(truth)
+            made["queries"] = len(self.queries)
         return made
 
 
@@ -74,7 +79,7 @@ def interleave(
     names, asked = list(systems), np.asarray(queries, dtype=np.int64)
     ms = {name: np.zeros((rounds, len(asked))) for name in names}
     ids: dict[str, list[frozenset[int]]] = {name: [frozenset()] * len(asked) for name in names}
-    for query in asked[:_WARM]:
+    for query in asked[: min(_WARM, len(asked) // 4)]:
         for name in names:
             systems[name](int(query))
     gc.collect()

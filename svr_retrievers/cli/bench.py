@@ -5,10 +5,13 @@ from __future__ import annotations
 import json as json_format
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from svr_retrievers.cli.store import console
 from svr_retrievers.errors import InputError
+
+if TYPE_CHECKING:
+    from svr_retrievers.bench.run import Run
 
 UNMEASURED = 1
 
@@ -21,6 +24,7 @@ def bench(
     only: str = "",
     url: str | None = None,
     peers_python: Path | None = None,
+    allow_missing_peers: bool = False,
     markdown: Path | None = None,
     svg: Path | None = None,
 ) -> int:
@@ -28,13 +32,14 @@ def bench(
 
     All systems run in one go, asked in turn in random order, so that ratios hold whatever the machine does.
     Uses an embedded PostgreSQL of its own, which is removed at the end. Exit code 0: every row was measured,
-    whether its goal was met or not; 1: some row could not be measured, and it says why.
+    whether its goal was met or not; 1: some row could not be measured, and it says why. The files are written
+    after every row, so that a run that is stopped keeps what it has.
 
     Parameters
     ----------
     size
-        small: 20,000 vectors, minutes. medium: 50,000. large: 200,000 and a million, hours. tiny: only to
-        see that everything runs; its figures say nothing.
+        small: 20,000 vectors, minutes. medium: 50,000. large: 200,000 and a million, about an hour. tiny: only
+        to see that everything runs; its figures say nothing.
     seed
         Another seed gives other data of the same kind.
     json
@@ -45,31 +50,35 @@ def bench(
         postgresql://user@host/database, instead of a server of its own. Uses the schema svr_bench.
     peers_python
         The Python that has the other stores installed; by default the one that runs this.
+    allow_missing_peers
+        Exit code 0 also where a store to compare with is not installed. The table says so all the same.
     markdown
         Write the table to this file.
     svg
-        Write a picture to this file.
+        Write a picture of all figures to this file, and beside it NAME-recall.svg and NAME-filters.svg.
     """
-    from svr_retrievers.bench import picture, table
+    from svr_retrievers.bench.report import Reporter
     from svr_retrievers.bench.run import run
     from svr_retrievers.bench.sizes import SIZES
 
-    out = console()
     for file in (json, markdown, svg):
         _check_writable(file)
-    found = run(
-        SIZES[size],
-        seed=seed,
-        only=[name.strip() for name in only.split(",") if name.strip()],
-        url=url,
-        peers_python=sys.executable if peers_python is None else str(peers_python),
-        say=lambda text: out.print(f"[dim]{text}[/dim]"),
-    )
-    table.show(found, out)
-    _write(json, json_format.dumps(found.to_json(), indent=2) + "\n")
-    _write(markdown, table.markdown(found))
-    _write(svg, picture.svg(found))
-    return 0 if found.complete else UNMEASURED
+
+    def keep(found: Run) -> None:
+        _keep(found, json, markdown, svg)
+
+    with Reporter(console(), keep) as reporter:
+        found = run(
+            SIZES[size],
+            seed=seed,
+            only=[name.strip() for name in only.split(",") if name.strip()],
+            url=url,
+            peers_python=sys.executable if peers_python is None else str(peers_python),
+            say=reporter.say,
+            progress=reporter.progress,
+        )
+    reporter.finished(found)
+    return 0 if found.complete(without_peers=allow_missing_peers) else UNMEASURED
 
 
 def _check_writable(file: Path | None) -> None:
@@ -78,6 +87,20 @@ def _check_writable(file: Path | None) -> None:
         raise InputError(f"{file} cannot be written.", hint="Name a file in a folder that exists.")
 
 
-def _write(file: Path | None, text: str) -> None:
-    if file is not None:
-        file.write_text(text, "utf-8")
+def _keep(found: Run, json: Path | None, markdown: Path | None, svg: Path | None) -> None:
+    from svr_retrievers.bench import curve, picture, table
+
+    _write(json, json_format.dumps(found.to_json(), indent=2) + "\n")
+    _write(markdown, table.markdown(found))
+    _write(svg, picture.svg(found))
+    if svg is not None:
+        for name, drawn in (("recall", curve.curves(found)), ("filters", curve.filters(found))):
+            _write(svg.with_stem(f"{svg.stem}-{name}"), drawn)
+
+
+def _write(file: Path | None, text: str | None) -> None:
+    """Whole or not at all: a run may be stopped at any moment."""
+    if file is not None and text is not None:
+        part = file.with_name(f".{file.name}.part")
+        part.write_text(text, "utf-8")
+        part.replace(file)

@@ -77,7 +77,8 @@ def test_ci_runs_what_a_contributor_runs() -> None:
     lines = script.read_text().splitlines()
 
     assert os.access(script, os.X_OK)
-    assert lines[-2:] == ["make lint", "make test"]
+    assert lines[-3:-1] == ["make lint", "make test"]
+    assert lines[-1] == "make bench SIZE=small OPTIONS=--allow-missing-peers"
 
 
 def test_no_lock_of_another_installer_is_kept() -> None:

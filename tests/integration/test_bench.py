@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -13,7 +14,7 @@ import pytest
 from svr_retrievers import SVRClient
 from svr_retrievers.bench import ours
 from svr_retrievers.bench.postgres.server import SCHEMA, server
-from svr_retrievers.bench.rows import ROWS
+from svr_retrievers.bench.rows import ROWS, order
 from svr_retrievers.cli import main
 from svr_retrievers.errors import InputError
 
@@ -23,7 +24,12 @@ WITH_PEERS = {
     "1": {"langchain-postgres"},
     "3": {"langchain-postgres", "llama-index"},
     "14": {"lancedb", "chroma"},
+    "P": {"hnswlib", "usearch", "faiss-hnsw", "faiss-ivf", "milvus-lite", "qdrant-local"},
 }
+BLOCKED = (
+    *("langchain_postgres", "llama_index", "lancedb", "chromadb"),
+    *("hnswlib", "usearch", "faiss", "pymilvus", "qdrant_client"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,7 @@ def ran(postgres_url, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     blocked = folder / "blocked"
     blocked.mkdir()
-    for module in ("langchain_postgres", "llama_index", "lancedb", "chromadb", "hnswlib", "faiss"):
+    for module in BLOCKED:
         (blocked / f"{module}.py").write_text(f'raise ModuleNotFoundError("No module named {module}")\n')
     files = {name: folder / f"run.{name}" for name in ("json", "markdown", "svg")}
     options = [word for name, file in files.items() for word in (f"--{name}", str(file))]
@@ -52,6 +58,23 @@ def test_rows_without_their_peers_make_the_exit_code_one(ran):
     assert ran[0] == 1
 
 
+def test_without_peers_a_run_may_still_count_as_whole(postgres_url):
+    words = ["bench", "--size", "tiny", "--only", "1,D", "--url", postgres_url]
+
+    assert main([*words, "--peers-python", "/no/such/python", "--allow-missing-peers"]) == 0
+
+
+def test_a_row_that_breaks_is_recorded_and_the_others_go_on(postgres_url, tmp_path, monkeypatch):
+    broken = [replace(row, measure=lambda lab: lab.nothing) if row.id == "8" else row for row in ROWS]
+    monkeypatch.setattr("svr_retrievers.bench.rows.ROWS", tuple(broken))
+    words = ["bench", "--size", "tiny", "--only", "8,11", "--url", postgres_url, "--allow-missing-peers"]
+
+    assert main([*words, "--json", str(tmp_path / "run.json")]) == 1
+    records = {r["id"]: r for r in json.loads((tmp_path / "run.json").read_text())["records"]}
+    assert "AttributeError" in records["8"]["not_measured"]["the routing decision alone"]
+    assert records["11"]["value"]
+
+
 def test_the_file_says_what_was_run(ran):
     body = json.loads(ran[1]["json"].read_text())
 
@@ -60,9 +83,10 @@ def test_the_file_says_what_was_run(ran):
 
 
 def test_there_is_one_record_a_row_in_the_order_of_the_table(ran):
-    order = [record["id"] for record in json.loads(ran[1]["json"].read_text())["records"]]
+    body = json.loads(ran[1]["json"].read_text())
 
-    assert order == sorted((row.id for row in ROWS), key=lambda i: (int(i.rstrip("b")), i))
+    assert [record["id"] for record in body["records"]] == sorted((row.id for row in ROWS), key=order)
+    assert body["finished"]
 
 
 @pytest.mark.parametrize("row", [row.id for row in ROWS])
@@ -100,7 +124,15 @@ def test_exact_answers_are_asked_for_under_every_filter(records):
 
 def test_the_table_and_the_picture_are_written(ran):
     assert ran[1]["markdown"].read_text().count("\n| 4 |") == 1
-    assert ran[1]["svg"].read_text().startswith("<svg")
+    for picture in ("run.svg", "run-recall.svg", "run-filters.svg"):
+        assert ran[1]["svg"].with_name(picture).read_text().startswith("<svg")
+
+
+def test_all_settings_that_were_swept_are_told(records):
+    swept = records["5"]["medians"]["swept on the tuning queries"]
+
+    assert {name.partition(",")[0] for name in swept} == {"one big index", "routed"}
+    assert all(0.0 < one["recall"] <= 1.0 and one["p50_ms"] > 0 for one in swept.values())
 
 
 def test_nothing_is_left_in_the_database(ran, postgres_url):
@@ -116,7 +148,7 @@ def test_nothing_is_left_in_the_database(ran, postgres_url):
 
 def test_unknown_rows_and_unwritable_files_are_refused_before_any_work(tmp_path, capsys):
     assert main(["bench", "--only", "4,99", "--url", "postgresql://nobody@127.0.0.1:1/none"]) == 2
-    assert "There is no row '99'." in capsys.readouterr().err
+    assert "There is no row '99' at size small." in capsys.readouterr().err
     assert main(["bench", "--json", str(tmp_path / "no" / "file.json")]) == 2
     assert "cannot be written" in capsys.readouterr().err
 

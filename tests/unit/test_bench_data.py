@@ -10,10 +10,8 @@ from svr_retrievers.bench.data import (
     CATEGORIES,
     DISAGREEING,
     TOPICS,
-    category,
     corpus,
     nearest,
-    where,
 )
 
 
@@ -85,6 +83,9 @@ def test_metadata_and_filters_speak_of_the_same_values(made):
     for row in (0, 41, 5_999):
         metadata = made.rows.metadata(row)
         for field in ("cat", "r10", "r100", "r1000"):
-            assert where(field, int(made.rows.fields[field][row])) == {field: metadata[field]}
-    assert metadata["cat"] == category(int(made.rows.fields["cat"][5_999]))
+            assert made.rows.value(field, row) == metadata[field]
+    assert metadata["cat"] == f"category-{int(made.rows.fields['cat'][5_999]):02d}"
+    assert {made.queries.value("cat", q) for q in range(400)} <= {
+        f"category-{n:02d}" for n in range(CATEGORIES)
+    }
     assert len(made.rows.text(5).split()) == 30

@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from svr_retrievers.bench import machine, picture, table
+from svr_retrievers.bench import curve, machine, picture, publish, study, table
 from svr_retrievers.bench.data import corpus, nearest
 from svr_retrievers.bench.peers import PACKAGES, PeerUnavailable, peer, write_data
 from svr_retrievers.bench.record import Check, Finding, Record, rounded
-from svr_retrievers.bench.rows import ROWS, chosen
+from svr_retrievers.bench.report import Reporter
+from svr_retrievers.bench.rows import ROWS, chosen, order
 from svr_retrievers.bench.run import Run
-from svr_retrievers.bench.sizes import SMALL
+from svr_retrievers.bench.sizes import LARGE, SMALL
 from svr_retrievers.bench.timing import Asked, interleave
 from svr_retrievers.errors import InputError
 
 ISSUED = ["1", "2", "3", "4", "5", "6", "6b", "7", "8", "9", "10", "11", "12", "13", "14"]
+BESIDE = ["D", "M", "P", "T1", "T2"]
 
 
 @pytest.mark.parametrize(
@@ -43,9 +45,11 @@ def test_a_check_is_met_when_its_value_lies_within_its_goal(check, goal, met):
     assert check.met is met
 
 
-def record(*checks, missing=None, row="4"):
+def record(*checks, missing=None, absent=None, row="4", medians=None, information=False):
     facts = {**machine.facts(), "load_before": 0.5, "load_after": 0.7}
-    return Record(row, "what <b>is</b> shown", Finding(checks, {"x": 1.5}, missing=missing or {}), facts, 1.0)
+    facts["versions"] = {**facts["versions"], "postgresql": "18.4", "pgvector (server)": "0.8.5"}
+    finding = Finding(checks, medians or {"x": 1.5}, ("a setting",), absent or {}, missing or {})
+    return Record(row, "what <b>is</b> shown", finding, facts, 1.0, information)
 
 
 def test_a_record_is_met_only_when_all_of_it_was_measured_and_met():
@@ -56,7 +60,20 @@ def test_a_record_is_met_only_when_all_of_it_was_measured_and_met():
     assert record(told).met is None
     assert record(good, missing={"peer": "why"}).met is None
     assert record(bad, missing={"peer": "why"}).met is False
-    assert not record(good, missing={"peer": "why"}).measured
+
+
+def test_a_store_that_is_not_here_can_be_passed_over_but_a_failure_cannot():
+    good = Check("g", 2, least=1)
+    gone, failed = record(good, absent={"peer": "why"}), record(good, missing={"part": "why"})
+    beside = record(good, missing={"part": "why"}, information=True)
+
+    assert not gone.measured()
+    assert gone.measured(without_peers=True)
+    assert not failed.measured(without_peers=True)
+    assert [run_of(gone).complete(), run_of(gone).complete(without_peers=True)] == [False, True]
+    assert not run_of(failed).complete(without_peers=True)
+    assert run_of(record(good), beside).complete()
+    assert gone.to_json()["not_measured"] == {"peer": "why"}
 
 
 def test_a_record_says_everything_in_json():
@@ -106,6 +123,9 @@ def test_the_picture_is_an_image_with_a_bar_for_each_figure_that_has_one_goal():
         (Check("a", 40, least=20), 2.0),
         (Check("a", 10, least=20), 0.5),
         (Check("a", 0.5, most=1.0), 2.0),
+        (Check("recall", 0.98, least=0.96), 2.0),
+        (Check("recall, 1 % filter", 0.9, least=0.95), 0.5),
+        (Check("recall above another", 0.5, least=-0.01), None),
         (Check("a", 0.0, most=1.0), None),
         (Check("a", 1.0, least=0.0), None),
         (Check("a", 1.0, most=0.0), None),
@@ -113,7 +133,155 @@ def test_the_picture_is_an_image_with_a_bar_for_each_figure_that_has_one_goal():
     ],
 )
 def test_headroom_is_how_many_times_better_than_the_goal(check, expected):
-    assert picture.headroom(check) == expected
+    assert picture.headroom(check) == (expected if expected is None else pytest.approx(expected))
+
+
+SWEPT = {
+    "one big index, defaults, ef_search 40": {"p50_ms": 1.0, "recall": 0.90},
+    "one big index, defaults, ef_search 100": {"p50_ms": 2.0, "recall": 0.93},
+    "one big index, defaults, ef_search 200": {"p50_ms": 3.0, "recall": 0.92},
+    "one big index, well built, ef_search 40": {"p50_ms": 1.1, "recall": 0.95},
+    "routed, recall_target 0.9, ef_search 40": {"p50_ms": 0.8, "recall": 0.97},
+    "routed, recall_target 0.99, ef_search 40": {"p50_ms": 1.2, "recall": 0.99},
+}
+
+
+def elements(svg, tag):
+    return [e for e in ET.fromstring(svg).iter() if e.tag.endswith(tag)]
+
+
+def test_a_frontier_has_no_setting_that_another_beats_in_time_and_recall():
+    points = [curve.Point(2, 0.9), curve.Point(1, 0.8), curve.Point(3, 0.85), curve.Point(1, 0.7)]
+
+    assert curve.frontier(points) == [curve.Point(1, 0.8), curve.Point(2, 0.9)]
+
+
+def test_the_curves_show_each_system_by_its_best_settings_better_ones_higher_and_further_left():
+    swept = record(Check("g", 2, least=1), row="5", medians={curve.SWEPT: SWEPT})
+    drawn = curve.curves(run_of(swept))
+    labels = [e.text for e in elements(drawn, "text")]
+    lines = [line.get("points").split() for line in elements(drawn, "polyline")]
+    best, first = (tuple(map(float, lines[at][-1].split(","))) for at in (2, 0))
+
+    assert [len(line) for line in lines] == [2, 1, 2]
+    assert best[0] < first[0]
+    assert best[1] < first[1]
+    assert {"routed partitions", "one big index, ef_construction 200"} <= set(labels)
+    assert curve.curves(run_of(record(row="4"))) is None
+
+
+def test_the_bars_under_filters_are_as_long_as_the_recall_and_leave_out_other_filters():
+    told = {"p50_ms": 1.0, "p95_ms": 2.0, "short": 3, "queries": 400}
+    asked = {"iterative scan": told | {"recall": 0.5}, "routed, defaults": told | {"recall": 1.0}}
+    wider = {"routed, defaults, 10 %": told | {"recall": 0.9}}
+    rows = [record(row="6", medians=asked | wider), record(row="6b", medians=asked)]
+    drawn = curve.filters(run_of(*rows))
+    widths = [float(e.get("width")) for e in elements(drawn, "rect")]
+
+    assert len(widths) == 4
+    assert widths[1] == pytest.approx(2 * widths[0])
+    assert any("3 of 400" in (e.text or "") for e in elements(drawn, "text"))
+    assert curve.filters(run_of(rows[0])) is None
+
+
+# Choosing settings
+
+RECALL = {"a": 0.90, "b": 0.975, "c": 0.98, "d": 0.981}
+COST = {"a": 1.0, "b": 3.0, "c": 2.5, "d": 9.0}
+
+
+def test_the_cheapest_setting_that_reaches_the_goal_is_taken():
+    assert study.cheapest(list(RECALL), RECALL, COST, 0.97) == "c"
+    assert study.cheapest(list(RECALL), RECALL, COST, 0.9) == "a"
+
+
+def test_out_of_reach_no_time_is_spent_that_buys_no_recall():
+    assert study.cheapest(list(RECALL), RECALL, COST, 0.99) == "c"
+
+
+def test_the_best_within_the_time_of_another_or_the_cheapest_of_all():
+    assert study.best_within(list(RECALL), RECALL, COST, 3.0) == "c"
+    assert study.best_within(list(RECALL), RECALL, COST, 0.5) == "a"
+
+
+def test_equal_recall_is_the_closest_that_does_not_pass():
+    assert study.closest_below(list(RECALL), RECALL, COST, 0.976) == "b"
+    assert study.closest_below(list(RECALL), RECALL, COST, 1.0) == "c"
+    assert study.closest_below(list(RECALL), RECALL, COST, 0.5) == "a"
+
+
+# Publishing
+
+
+@pytest.fixture
+def clone(tmp_path):
+    for folder in ("docs/images", "benchmarks/results"):
+        (tmp_path / folder).mkdir(parents=True)
+    for page in ("README.md", "docs/benchmarks.md"):
+        (tmp_path / page).write_text(f"before\n{publish.START}\nstale\n{publish.END}\nafter\n")
+    return tmp_path
+
+
+def results(clone, **changes):
+    many = [Check(f"f{n}", float(n), least=1.5) for n in range(6)]
+    run = run_of(
+        record(Check("recall", 0.98, least=0.97), Check("told", 3.0), absent={"peer": "not here"}),
+        record(*many, row="7"),
+        record(Check("beside", 1.0), row="D", information=True),
+    )
+    file = clone / "benchmarks/results/small.json"
+    file.write_text(json.dumps(run.to_json() | changes))
+    file.with_name("small-recall.svg").write_text("<svg/>")
+    return file
+
+
+def test_publishing_puts_tables_between_the_markers_and_keeps_pictures_and_records(clone):
+    publish.publish(results(clone), clone)
+    readme, docs = (clone / "README.md").read_text(), (clone / "docs/benchmarks.md").read_text()
+
+    assert readme.startswith(f"before\n{publish.START}\n20,000 vectors of 384 dimensions, seed 7")
+    assert readme.endswith(f"{publish.END}\nafter\n")
+    assert "stale" not in readme + docs
+    assert "| 4 | what <b>is</b> shown | recall: 0.98 (>= 0.97); peer: not measured |  |" in readme
+    assert "| 7 | what <b>is</b> shown | 4 of 6 figures at their goal | **no** |" in readme
+    assert "beside" not in readme
+    assert "| D | what <b>is</b> shown | beside | 1.0 |  |  |" in docs
+    assert "|  |  | told | 3.0 |  |  |" in docs
+    assert "- 4: a setting" in docs
+    assert (clone / "docs/images/bench-recall.svg").read_text() == "<svg/>"
+    assert json.loads((clone / "benchmarks/published.json").read_text())["seed"] == 7
+
+
+def test_a_run_that_was_stopped_is_not_published(clone, capsys, monkeypatch):
+    monkeypatch.chdir(clone)
+
+    assert publish.main([str(results(clone, finished=False))]) == 1
+    assert "did not finish" in capsys.readouterr().err
+    assert "stale" in (clone / "README.md").read_text()
+
+
+def test_without_a_marker_no_page_is_changed(clone):
+    (clone / "docs/benchmarks.md").write_text(publish.START)
+
+    with pytest.raises(InputError, match="has no <!-- bench:start -->"):
+        publish.publish(results(clone), clone)
+    assert "stale" in (clone / "README.md").read_text()
+
+
+def test_a_log_gets_each_row_once_with_its_figures_and_their_sum_at_the_end():
+    out, kept = io.StringIO(), []
+    first, second = record(Check("recall", 0.9, least=0.97)), record(Check("g", 2.0), row="5")
+    with Reporter(Console(file=out, width=200), kept.append) as reporter:
+        reporter.say("filling [a] store")
+        reporter.progress(run_of(first), 2)
+        reporter.progress(run_of(first, second), 2)
+    reporter.finished(run_of(first, second))
+    told = out.getvalue()
+
+    assert "  0:00 filling [a] store" in told
+    assert told.count("recall: 0.9 (goal >= 0.97, not met)") == 1
+    assert "0 of 1 figures at their goal" in told
+    assert [len(run.records) for run in kept] == [1, 2, 2]
 
 
 def test_rounding_keeps_four_digits():
@@ -122,15 +290,28 @@ def test_rounding_keeps_four_digits():
 
 
 def test_every_row_of_the_table_is_there_once_and_can_be_chosen():
-    assert sorted(row.id for row in ROWS) == sorted(ISSUED)
-    assert [row.id for row in chosen(["6b", "2"])] == ["2", "6b"]
-    assert len(chosen([])) == len(ISSUED)
+    assert sorted(row.id for row in ROWS) == sorted(ISSUED + BESIDE)
+    assert sorted(row.id for row in ROWS if row.information) == BESIDE
+    assert {row.id for row in chosen(["6b", "2"], SMALL)} == {"2", "6b"}
+    assert len(chosen([], LARGE)) == len(ISSUED) + len(BESIDE)
+    assert "M" not in [row.id for row in chosen([], SMALL)]
     with pytest.raises(InputError, match="no row '99'"):
-        chosen(["99"])
+        chosen(["99"], SMALL)
+    with pytest.raises(InputError, match="no row 'M' at size small"):
+        chosen(["M"], SMALL)
 
 
-def test_rows_that_write_come_after_those_that_only_ask():
-    assert ROWS[-1].id == "12"
+def test_rows_are_shown_in_the_order_of_the_table_and_then_those_for_information():
+    assert sorted((row.id for row in ROWS), key=order) == ISSUED + BESIDE
+
+
+def test_the_row_that_writes_comes_after_those_that_ask_and_before_what_it_wrote_is_dropped():
+    ran = [row.id for row in ROWS]
+    asking = ["4", "5", "13", "D", "6", "6b", "2", "3", "7", "14", "P"]
+
+    assert max(ran.index(row) for row in asking) < ran.index("12")
+    assert [row.id for row in ROWS if row.releases_main] == ["9"]
+    assert ran.index("9") > ran.index("12")
 
 
 def test_interleaving_asks_each_system_each_query_in_every_round_and_in_changing_order():
@@ -154,12 +335,14 @@ def test_interleaving_asks_each_system_each_query_in_every_round_and_in_changing
     assert series["far"].recall(truth) == 0.5
     assert series["far"].short(truth) == 1.0
     assert series["right"].short(truth) == 0.0
+    told = series["far"].to_json(truth)
+    assert [told["short"], told["queries"], told["recall"]] == [40, 40, 0.5]
     assert series["far"].p50 == series["far"].p95 == 5.0
     assert series["right"].p50 < 5.0
     for name in systems:
         for query in range(20, 60):
             assert asked.count((name, query)) >= 2
-    firsts = {pair[0][0] for pair in zip(asked[24::2], asked[25::2], strict=True)}
+    firsts = {pair[0][0] for pair in zip(asked[20::2], asked[21::2], strict=True)}
     assert firsts == {"right", "far"}
 
 
@@ -217,7 +400,7 @@ EXACT = """
         def init_index(self, **settings): pass
         def add_items(self, vectors): self.vectors = vectors
         def set_ef(self, ef): pass
-        def knn_query(self, query, k, filter=None):
+        def knn_query(self, query, k, num_threads=1, filter=None):
             scores = self.vectors @ query
             kept = [i for i in np.argsort(-scores) if filter is None or filter(i)]
             return np.array([kept[:k]]), None
@@ -235,6 +418,7 @@ def test_a_peer_answers_with_rows_and_its_own_time(folder, monkeypatch):
     assert [set(a.ids) for a in plain] == nearest(made.rows, made.queries)
     assert [set(a.ids) for a in filtered] == nearest(made.rows, made.queries, "r100")
     assert all(a.milliseconds > 0 for a in plain)
+    assert other.opened_in > 0
 
 
 def test_a_question_a_peer_cannot_answer_is_told_and_the_peer_goes_on(folder, monkeypatch):

@@ -10,24 +10,23 @@ from typing import LiteralString
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from svr_retrievers.bench.data import LIMIT, Queries, Rows, category
+from svr_retrievers.bench.data import LIMIT, Queries, Rows
 from svr_retrievers.bench.machine import cores
 from svr_retrievers.bench.postgres.server import SCHEMA, Connection, connect
 from svr_retrievers.bench.timing import Ask
 from svr_retrievers.model import Vector
 
-FIELDS: dict[str, LiteralString] = {"cat": "text", "r10": "int4", "r100": "int4", "r1000": "int4"}
-BATCH = 1_000
-_TYPES = ["text", "text", "jsonb", *FIELDS.values(), "vector"]
+RawRow = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class BigTable:
-    """The table `name`: id, text, metadata, filter columns with a B-tree each, vector."""
+    """The table `name`: id, text, metadata, filter columns (with their types) with a B-tree each, vector."""
 
     url: str
     name: str
     dimensions: int
+    fields: Mapping[str, LiteralString]
 
     @property
     def table(self) -> sql.Identifier:
@@ -35,7 +34,7 @@ class BigTable:
 
     def create(self) -> None:
         columns = sql.SQL(", ").join(
-            [sql.SQL("{} {}").format(sql.Identifier(f), sql.SQL(t)) for f, t in FIELDS.items()]
+            [sql.SQL("{} {}").format(sql.Identifier(f), sql.SQL(t)) for f, t in self.fields.items()]
         )
         statement = sql.SQL(
             "create table {table} (id text primary key, body text not null, metadata jsonb not null, {columns},"
@@ -51,10 +50,10 @@ class BigTable:
         self.create()
         with connect(self.url) as conn:
             with conn.cursor() as cursor, cursor.copy(self._copy(self.table)) as copy:
-                copy.set_types(_TYPES)
+                copy.set_types(self._types)
                 for number in range(len(rows)):
-                    copy.write_row(raw_row(rows, number))
-            for field in FIELDS:
+                    copy.write_row(self.row(rows, number))
+            for field in self.fields:
                 conn.execute(sql.SQL("create index on {} ({})").format(self.table, sql.Identifier(field)))
             conn.execute(sql.SQL("vacuum analyze {}").format(self.table))
 
@@ -90,8 +89,8 @@ class BigTable:
         with connect(self.url) as conn:
             conn.execute(sql.SQL("drop table if exists {}").format(self.table))
 
-    def upserter(self) -> Callable[[Rows, int, int], None]:
-        """Writes rows start to stop: COPY into a staging table, then an upsert, in one transaction."""
+    def upserter(self) -> Callable[[Sequence[RawRow]], None]:
+        """Writes rows laid ready: COPY into a staging table, then an upsert, in one transaction."""
         conn = connect(self.url)
         stage = sql.Identifier("pg_temp", f"{self.name}_stage")
         conn.execute(
@@ -106,19 +105,28 @@ class BigTable:
             self.table, stage, changes
         )
 
-        def write(rows: Rows, start: int, stop: int) -> None:
+        def write(rows: Sequence[RawRow]) -> None:
             with conn.transaction(), conn.cursor() as cursor:
                 with cursor.copy(self._copy(stage)) as copy:
-                    copy.set_types(_TYPES)
-                    for number in range(start, stop):
-                        copy.write_row(raw_row(rows, number))
+                    copy.set_types(self._types)
+                    for row in rows:
+                        copy.write_row(row)
                 cursor.execute(merge)
 
         return write
 
+    def row(self, rows: Rows, number: int) -> RawRow:
+        """What COPY is given for a row."""
+        fields = [rows.value(name, number) for name in self.fields]
+        return (str(number), rows.text(number), Jsonb(rows.metadata(number)), *fields, rows.vectors[number])
+
+    @property
+    def _types(self) -> list[str]:
+        return ["text", "text", "jsonb", *self.fields.values(), "vector"]
+
     @property
     def _columns(self) -> list[str]:
-        return ["id", "body", "metadata", *FIELDS, "embedding"]
+        return ["id", "body", "metadata", *self.fields, "embedding"]
 
     def _copy(self, into: sql.Identifier) -> sql.Composed:
         columns = sql.SQL(", ").join([sql.Identifier(c) for c in self._columns])
@@ -151,18 +159,6 @@ class BigTable:
         ).format(table=self.table, condition=condition, limit=sql.Literal(LIMIT))
 
 
-def raw_row(rows: Rows, number: int) -> tuple[object, ...]:
-    fields = rows.fields
-    return (
-        str(number),
-        rows.text(number),
-        Jsonb(rows.metadata(number)),
-        category(int(fields["cat"][number])),
-        *(int(fields[name][number]) for name in ("r10", "r100", "r1000")),
-        rows.vectors[number],
-    )
-
-
 def _asking(conn: Connection, statement: sql.Composed, queries: Queries, field: str | None) -> Ask:
     cursor = conn.cursor(binary=True)
 
@@ -175,7 +171,4 @@ def _asking(conn: Connection, statement: sql.Composed, queries: Queries, field: 
 
 def _params(queries: Queries, query: int, field: str | None) -> tuple[object, ...]:
     vector: Vector = queries.vectors[query]
-    if field is None:
-        return vector, vector
-    value = int(queries.fields[field][query])
-    return vector, category(value) if field == "cat" else value, vector
+    return (vector, vector) if field is None else (vector, queries.value(field, query), vector)

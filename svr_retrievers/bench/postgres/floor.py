@@ -97,11 +97,15 @@ async def with_pool(
         await asyncio.sleep(0)
 
 
-def ids_in(url: str, where: Physical, partition: int) -> list[int]:
-    """The rows of one partition."""
+def homes(url: str, where: Physical, rows: int) -> list[str]:
+    """The path of each row's partition."""
+    paths = {leaf.id: leaf.path for leaf in where.state.map.leaves}
+    found = [""] * rows
     with connect(url) as conn:
-        found = conn.execute(sql.SQL("select id from {}").format(where.tables.child(partition))).fetchall()
-    return [int(str(row[0])) for row in found]
+        stored = conn.execute(sql.SQL("select id, part from {}").format(where.tables.documents)).fetchall()
+    for doc_id, part in stored:
+        found[int(str(doc_id))] = paths[int(str(part))]
+    return found
 
 
 def drop_indexes(url: str, collection: str) -> int:

@@ -92,17 +92,18 @@ def _prepared(url: str) -> Iterator[Server]:
         finally:
             with psycopg.connect(url, autocommit=True) as conn:
                 conn.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(SCHEMA)))
-                _drop_tables_of_peers(conn)
+            drop_tables_of_peers(url)
 
 
-def _drop_tables_of_peers(conn: Connection) -> None:
+def drop_tables_of_peers(url: str) -> None:
     """LlamaIndex puts data_ before the name of a table."""
-    found = conn.execute(
-        "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
-        " and relname ~ '^(data_)?svr_bench_'"
-    )
-    for (name,) in found.fetchall():
-        conn.execute(sql.SQL("drop table public.{}").format(sql.Identifier(str(name))))
+    with psycopg.connect(url, autocommit=True) as conn:
+        found = conn.execute(
+            "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+            " and relname ~ '^(data_)?svr_bench_'"
+        )
+        for (name,) in found.fetchall():
+            conn.execute(sql.SQL("drop table public.{}").format(sql.Identifier(str(name))))
 
 
 def _settings(conn: Connection) -> dict[str, str]:

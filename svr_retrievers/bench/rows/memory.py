@@ -17,7 +17,7 @@ from svr_retrievers.bench.postgres import floor
 from svr_retrievers.bench.record import Check, Finding
 from svr_retrievers.bench.rows.routing import CALIBRATION
 from svr_retrievers.bench.sizes import DIMENSIONS
-from svr_retrievers.model import PartitionKey, PartitionStats
+from svr_retrievers.model import PartitionKey, PartitionStats, Vector
 
 CENTROIDS = 4
 _CLIENT = """
@@ -46,8 +46,9 @@ def measure(lab: Lab) -> Finding:
     count = lab.size.mapped
     name = f"{ours.PREFIX}mapped"
     lab.say(f"writing a map of {count:,} partitions")
-    ours.create(lab.client, "mapped", DIMENSIONS, by_cluster(count))
-    _write(lab, name, count)
+    drawn = corpus(count * CENTROIDS, 0, 1, seed=lab.seed, dimensions=DIMENSIONS).rows
+    ours.create(lab.client, "mapped", drawn, by_cluster(count))
+    _write(lab, name, drawn.vectors)
     ran = subprocess.run(  # noqa: S603 - this interpreter, this program
         [sys.executable, "-W", "ignore", "-c", _CLIENT, lab.url, name],
         capture_output=True,
@@ -69,8 +70,7 @@ def measure(lab: Lab) -> Finding:
     )
 
 
-def _write(lab: Lab, name: str, count: int) -> None:
-    vectors = corpus(count * CENTROIDS, 0, 1, seed=lab.seed, dimensions=DIMENSIONS).rows.vectors
+def _write(lab: Lab, name: str, vectors: Vector) -> None:
     spread = np.full(CENTROIDS, 0.3, np.float32)
     partitions = [
         NewPartition(
@@ -80,6 +80,6 @@ def _write(lab: Lab, name: str, count: int) -> None:
             leaf=True,
             stats=PartitionStats(centroids=vectors[i * CENTROIDS : (i + 1) * CENTROIDS], spread=spread),
         )
-        for i in range(count)
+        for i in range(len(vectors) // CENTROIDS)
     ]
     floor.write_map(lab.url, name, partitions, CALIBRATION, rows_each=10_000)

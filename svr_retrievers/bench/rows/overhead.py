@@ -26,15 +26,15 @@ def measure(lab: Lab) -> Finding:
     """
     collection = lab.single
     where = floor.physical(lab.url, collection.name)
-    queries = lab.corpus.queries
+    queries = lab.main.corpus.queries
     systems = {FLOOR: floor.asker(lab.url, where, queries), BLOCKING: ours.asker(collection, queries)}
-    series = interleave(systems, lab.testing, seed=lab.seed, rounds=2)
-    truth = lab.truth()
+    series = interleave(systems, lab.main.testing, seed=lab.seed, rounds=2)
+    truth = lab.main.truth()
     rates = asyncio.run(_throughput(lab, where))
     return Finding(
         checks=(
-            Check("p50 of the raw query", series[BLOCKING].p50 / series[FLOOR].p50, most=1.5),
-            Check("async throughput of the floor", rates[BLOCKING] / rates[FLOOR], least=0.6),
+            Check("p50 relative to the raw query", series[BLOCKING].p50 / series[FLOOR].p50, most=1.5),
+            Check("async throughput relative to the floor", rates[BLOCKING] / rates[FLOOR], least=0.6),
             Check("blocking p50 above the raw query, ms", series[BLOCKING].p50 - series[FLOOR].p50),
         ),
         medians={
@@ -49,7 +49,7 @@ async def _throughput(lab: Lab, where: floor.Physical) -> dict[str, float]:
     from svr_retrievers import AsyncSVRClient
     from svr_retrievers.settings import Settings
 
-    queries = lab.corpus.queries
+    queries = lab.main.corpus.queries
     rates: dict[str, list[float]] = {FLOOR: [], BLOCKING: []}
     settings = Settings.load(pool_min_connections=CLIENTS)
     async with AsyncSVRClient(lab.url, settings=settings) as client:
@@ -71,7 +71,7 @@ async def _throughput(lab: Lab, where: floor.Physical) -> dict[str, float]:
 
 async def _block(ask: Callable[[int], Awaitable[object]], lab: Lab) -> float:
     """Searches per second of eight tasks that empty one list."""
-    waiting = [int(q) for q in lab.testing]
+    waiting = [int(q) for q in lab.main.testing]
     count = len(waiting)
 
     async def work() -> None:
