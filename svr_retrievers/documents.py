@@ -206,6 +206,8 @@ def _matrix(vectors: npt.ArrayLike, count: int, dimensions: int) -> Vector:
 
 def vector_fault(vector: Vector, metric: Metric) -> str | None:
     """Why a vector of the right length still cannot be compared; None when it can."""
+    if 0.0 < float(np.dot(vector, vector)) <= _MOST_SQUARED:
+        return None
     if not np.isfinite(vector).all():
         return "vector holds NaN or infinity. Check the embedding model's output."
     with np.errstate(over="ignore"):

@@ -47,7 +47,7 @@ class Metric(StrEnum):
         Inner product: the logistic function of the dot product.
         """
         if self is Metric.COSINE:
-            return min(1.0, max(0.0, 1.0 - distance))
+            return 0.0 if distance > 1.0 else 1.0 if distance < 0.0 else 1.0 - distance
         if self is Metric.L2:
             return 1.0 / (1.0 + max(distance, 0.0))
         return float(1.0 / (1.0 + np.exp(np.clip(distance, -700.0, 700.0))))

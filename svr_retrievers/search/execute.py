@@ -136,7 +136,7 @@ async def run(
         answers = _joined(answers, wider)
         route = _widened(planned) if wider.pages else route
     metric = engine.ref.config.metric
-    hits = [_hit(candidate, view, metric) for candidate in found]
+    hits = _hits(found, view, metric)
     done = time.perf_counter()
     return SearchResult(
         hits,
@@ -204,19 +204,23 @@ def _widened(planned: Planned) -> Route:
     )
 
 
-def _hit(candidate: Candidate, view: View, metric: Metric) -> Hit:
-    return Hit(
-        id=candidate.id,
-        score=metric.score(candidate.distance),
-        text=candidate.text,
-        metadata=candidate.metadata,
-        partition=view.path(candidate.partition),
-        distance=candidate.distance,
-        relevance=metric.relevance(candidate.distance),
-        namespace=candidate.namespace,
-        version=candidate.version,
-        vector=candidate.vector,
-    )
+def _hits(found: Sequence[Candidate], view: View, metric: Metric) -> list[Hit]:
+    paths = {number: view.path(number) for number in {candidate.partition for candidate in found}}
+    return [
+        Hit(
+            doc_id,
+            metric.score(distance),
+            text,
+            metadata,
+            paths[partition],
+            distance,
+            metric.relevance(distance),
+            namespace,
+            version,
+            vector,
+        )
+        for namespace, doc_id, text, metadata, version, partition, distance, vector in found
+    ]
 
 
 def _nothing(request: Request, route: Route, route_ms: float, embed_ms: float) -> SearchResult:

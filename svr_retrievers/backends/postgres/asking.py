@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -98,15 +99,21 @@ class Asker:
     async def _blocking(
         self, text: bytes, params: Sequence[object], settings: ReadSettings
     ) -> list[TupleRow]:
-        with self._thread_pool().connection() as conn:
-            conn.deadline = None if settings.seconds is None else time.monotonic() + settings.seconds
-            try:
-                return _asked(conn, text, params, settings.texts())
-            except DeadlineExceeded:
-                conn.close()
-                raise
-            finally:
-                conn.deadline = None
+        pool = self._thread_pool()
+        conn = pool.getconn()
+        conn.deadline = None if settings.seconds is None else time.monotonic() + settings.seconds
+        try:
+            return _asked(conn, text, params, settings.texts())
+        except DeadlineExceeded:
+            conn.close()
+            raise
+        finally:
+            conn.deadline = None
+            broken = conn.broken
+            pool.putconn(conn)
+            if broken:
+                with contextlib.suppress(psycopg.Error):
+                    pool.check()
 
     def _thread_pool(self) -> conns.ThreadPool:
         with self._lock:

@@ -10,7 +10,9 @@ from pgvector.psycopg import register_vector, register_vector_async
 from psycopg import AsyncConnection, Connection, sql
 from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
+from psycopg.types.json import set_json_loads
 
+from svr_retrievers.backends.postgres.jsonb import loads
 from svr_retrievers.errors import DeadlineExceeded, ExtensionMissing
 
 T = TypeVar("T")
@@ -72,6 +74,7 @@ async def configure(conn: LoopSession) -> None:
     await conn.execute(_search_path(conn))
     await conn.execute(_LOAD)
     await register_vector_async(conn)
+    set_json_loads(loads, conn)
 
 
 def configure_blocking(conn: ThreadSession) -> None:
@@ -80,6 +83,7 @@ def configure_blocking(conn: ThreadSession) -> None:
     conn.execute(_search_path(conn))
     conn.execute(_LOAD)
     register_vector(conn)
+    set_json_loads(loads, conn)
 
 
 def _found(row: tuple[object, ...] | None, announced: int) -> tuple[str, bool]:
