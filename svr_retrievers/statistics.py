@@ -28,6 +28,8 @@ CALIBRATION_ROWS = 4_000
 """Rows sampled over all partitions to calibrate probing: a few hundred milliseconds in a worker thread."""
 FIELDS_FROM_ROWS = 1_000
 """Below twice this every search is exact in a millisecond, and how many rows a filter passes decides nothing."""
+BUILD_FROM = 2
+"""A partition of so many times the rows that are searched exactly gets its index from the write that fills it."""
 FOLD_FROM = 4
 """A tail of so many times the rows that are searched exactly is folded by the write that makes it so long."""
 _SHARE_NEW = 0.2
@@ -48,9 +50,7 @@ async def after_write(backend: Backend, ref: CollectionRef, view: View, written:
         await _split_into_clusters(backend, ref, state, source)
         state = await backend.load_map(ref)
         touched = list(state.map.leaves)
-    limit = max(1, FOLD_FROM * ref.config.index.min_rows)
-    due = any(_wants_index(ref, leaf) or leaf.stats.tail_rows >= limit for leaf in touched)
-    if due and await backend.build_indexes(ref, state.map, fold_from=limit):
+    if await _index_what_waits_long(backend, ref, state, touched):
         state = await backend.load_map(ref)
     grown = [leaf for leaf in touched if _outgrown(leaf)]
     if len(state.map) > 1 and _worth_renewing(grown, state.map.rows):
@@ -60,9 +60,19 @@ async def after_write(backend: Backend, ref: CollectionRef, view: View, written:
     return View(state, ref.config.metric)
 
 
-def _wants_index(ref: CollectionRef, leaf: Partition) -> bool:
+async def _index_what_waits_long(
+    backend: Backend, ref: CollectionRef, state: MapState, touched: Sequence[Partition]
+) -> bool:
+    """A write pays for an index only where more rows wait than a refresh would have left waiting."""
     spec = ref.config.index
-    return spec.kind != "flat" and not leaf.stats.indexed and leaf.stats.rows >= max(spec.min_rows, 1)
+    least, fold_from = max(1, spec.min_rows * BUILD_FROM), max(1, spec.min_rows * FOLD_FROM)
+    due = any(
+        leaf.stats.tail_rows >= fold_from or (not leaf.stats.indexed and leaf.stats.rows >= least)
+        for leaf in touched
+    )
+    if spec.kind == "flat" or not due:
+        return False
+    return bool(await backend.build_indexes(ref, state.map, build_from=least, fold_from=fold_from))
 
 
 async def refresh(backend: Backend, ref: CollectionRef) -> View:
@@ -133,7 +143,7 @@ def _summaries(
         if fixed and partition.stats.centroids is not None:
             centroids = partition.stats.centroids
         stats = partition.stats
-        made[partition.id] = PartitionStats(stats.rows, centroids, spread, stats.rows, stats.indexed)
+        made[partition.id] = replace(stats, centroids=centroids, spread=spread, rows_at_refresh=stats.rows)
     return made
 
 

@@ -270,6 +270,7 @@ class MemoryBackend:
         known: PartitionMap,
         progress: Callable[[int, int], None] | None = None,
         *,
+        build_from: int | None = None,
         fold_from: int = 0,
     ) -> int:
         return 0

@@ -258,11 +258,12 @@ class Backend(Protocol):
         known: PartitionMap,
         progress: Callable[[int, int], None] | None = None,
         *,
+        build_from: int | None = None,
         fold_from: int = 0,
     ) -> int:
-        """Builds what the collection's index spec asks for and is not there, and folds tails of at least
-        `fold_from` rows into their indexes; the number built and folded. New generations when that is not 0.
-        `progress` is told the rows done and the rows to do.
+        """Builds the indexes that are not there of partitions of at least `build_from` rows (None: what the index
+        spec says), and folds tails of at least `fold_from` rows; the number built and folded. New generations when
+        that is not 0. `progress` is told the rows done and the rows to do.
         """
         ...
 

@@ -147,11 +147,11 @@ async def test_indexes_are_asked_for_where_the_spec_wants_them():
     class Building(MemoryBackend):
         built = 0
 
-        async def build_indexes(self, ref, known, progress=None, *, fold_from=0):
+        async def build_indexes(self, ref, known, progress=None, *, build_from=None, fold_from=0):
             self.built += 1
             return 1
 
-    for spec, times in ((flat(), 0), (hnsw(min_rows=50), 0), (hnsw(min_rows=10), 1), (hnsw(min_rows=0), 1)):
+    for spec, times in ((flat(), 0), (hnsw(min_rows=11), 0), (hnsw(min_rows=10), 1), (hnsw(min_rows=0), 1)):
         world = await World(by_field("cat"), backend=Building(), index=spec).open()
         await world.write(rows(0, topics(20)[1]))
         assert world.backend.built == times

@@ -18,11 +18,11 @@ from svr_retrievers.model import Partition
 INTO_INDEX_ROWS = 200
 """Rows an index takes in one transaction, in about a quarter of a second: so long their keys are locked."""
 INTO_TABLE_ROWS = 5_000
-REBUILD_SHARE = 0.5
+REBUILD_SHARE = 0.3
 """From this share of a partition on, its tail is moved without the index, which is then built anew.
 
 Building takes a fifth of the time of inserting. Searches of the partition are exact meanwhile, and so read at most
-three times what they read in the tail anyway.
+four times what they read in the tail anyway.
 """
 
 

@@ -57,29 +57,32 @@ class Work:
             self.progress(min(self.done, self.total), self.total)
 
 
-def due(
-    catalog: Catalog,
-    tables: Tables,
-    known: PartitionMap,
-    settings: Settings,
-    progress: Callable[[int, int], None] | None,
-    fold_from: int,
-) -> Work:
-    """Largest first, so that the longest build does not come last."""
-    leaves = sorted(known.leaves, key=lambda p: -p.stats.rows)
-    folds = [p for p in leaves if p.stats.tail and p.stats.tail_rows >= fold_from]
-    folded = {p.id for p in folds}
-    builds = [p for p in leaves if p.id not in folded and _lacks_index(tables, p)]
-    return Work(catalog, tables, settings, progress, builds, folds)
+@dataclass(frozen=True)
+class Due:
+    """Which partitions are due, largest first, so that the longest build does not come last."""
+
+    known: PartitionMap
+    build_from: int
+    fold_from: int
+
+    def folds(self) -> list[Partition]:
+        found = (p for p in self.known.leaves if p.stats.tail and p.stats.tail_rows >= self.fold_from)
+        return sorted(found, key=lambda p: -p.stats.rows)
+
+    def builds(self, tables: Tables) -> list[Partition]:
+        if not tables.indexable:
+            return []
+        folded = {p.id for p in self.folds()}
+        found = (
+            p
+            for p in self.known.leaves
+            if not p.stats.indexed and p.stats.rows >= self.build_from and p.id not in folded
+        )
+        return sorted(found, key=lambda p: -p.stats.rows)
 
 
 def _to_do(partition: Partition) -> int:
     return partition.stats.rows if folding.rebuilds(partition) else partition.stats.tail_rows
-
-
-def _lacks_index(tables: Tables, partition: Partition) -> bool:
-    stats = partition.stats
-    return tables.indexable and not stats.indexed and stats.rows >= max(1, tables.ref.config.index.min_rows)
 
 
 async def run(work: Work, connect: Connect, connections: int) -> None:

@@ -241,10 +241,13 @@ class PostgresBackend:
         known: PartitionMap,
         progress: Callable[[int, int], None] | None = None,
         *,
+        build_from: int | None = None,
         fold_from: int = 0,
     ) -> int:
         tables = self.tables(ref)
-        work = indexing.due(self._catalog, tables, known, self._settings, progress, fold_from)
+        least = max(1, ref.config.index.min_rows if build_from is None else build_from)
+        due = indexing.Due(known, least, fold_from)
+        work = indexing.Work(self._catalog, tables, self._settings, progress, due.builds(tables), due.folds())
         with conns.translated(ref.config.name):
             await indexing.run(work, lambda: borrowed(self._pool), self._build_connections)
             if work.built:
