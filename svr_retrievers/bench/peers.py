@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ PACKAGES = {
 }
 """The peers by the name they are shown under, and what has to be installed for each."""
 FILTERED = "r100"
+SECONDS = {"open": 1_200.0, "ask": 120.0}
+"""How long a peer may take, here and for anything else 300 seconds: one that hangs must not hold up the run."""
 
 
 class PeerUnavailable(Exception):
@@ -54,23 +57,35 @@ class Peer:
                 raise PeerUnavailable(f"{python} cannot be started: {error}") from error
 
     def call(self, do: str, **given: JsonValue) -> Mapping[str, JsonValue]:
-        """Raises PeerUnavailable when the peer failed or its process ended."""
-        pipe = self._process
-        assert pipe.stdin is not None
-        assert pipe.stdout is not None
+        """Raises PeerUnavailable when the peer failed, took too long, or its process ended."""
+        seconds = SECONDS.get(do, 300.0)
+        expired = threading.Event()
+        late = threading.Timer(seconds, self._stop, [expired])
+        late.start()
         try:
-            pipe.stdin.write(json.dumps({"do": do, **given}) + "\n")
-            pipe.stdin.flush()
-            line = pipe.stdout.readline()
-        except OSError as error:
-            line = ""
-            del error
+            line = self._exchanged(json.dumps({"do": do, **given}) + "\n")
+        finally:
+            late.cancel()
         if not line:
+            if expired.is_set():
+                raise PeerUnavailable(f"it did not answer within {seconds:g} seconds")
             raise PeerUnavailable(f"its process ended: {self._last_words()}")
         answer = cast("dict[str, JsonValue]", json.loads(line))
         if "error" in answer:
             raise PeerUnavailable(str(answer["error"]))
         return answer
+
+    def _exchanged(self, request: str) -> str:
+        """The line that answers this one; empty when the process is gone."""
+        pipe = self._process
+        assert pipe.stdin is not None
+        assert pipe.stdout is not None
+        try:
+            pipe.stdin.write(request)
+            pipe.stdin.flush()
+            return pipe.stdout.readline()
+        except OSError:
+            return ""
 
     def ask(self, query: int, *, filtered: bool = False) -> Asked:
         answer = self.call("ask", query=query, filtered=filtered)
@@ -85,6 +100,10 @@ class Peer:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+
+    def _stop(self, expired: threading.Event) -> None:
+        expired.set()
+        self._process.kill()
 
     def _last_words(self) -> str:
         lines = self.log.read_text("utf-8", errors="replace").strip().splitlines()

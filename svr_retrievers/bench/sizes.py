@@ -37,5 +37,7 @@ TINY = Size("tiny", 3_000, 8, 40, 20, 200, 400, (1_500, 3_500), 600, 3_500, (50,
 """For the tests of the benchmark itself: it says nothing about speed."""
 SMALL = Size("small", 20_000, 16, 400, 150, 2_000, 6_000, (10_000, 100_000), 20_000)
 MEDIUM = Size("medium", 50_000, 24, 500, 200, 5_000, 10_000, (20_000, 200_000), 50_000)
-LARGE = Size("large", 200_000, 64, 500, 200, 20_000, 20_000, (100_000, 1_000_000), 100_000, 1_000_000)
+LARGE = Size(
+    "large", 200_000, 64, 500, 200, 20_000, 20_000, (100_000, 1_000_000), 100_000, 1_000_000, slow_peers=8
+)
 SIZES = {size.name: size for size in (TINY, SMALL, MEDIUM, LARGE)}

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from svr_retrievers.bench import curve, machine, picture, publish, study, table
 from svr_retrievers.bench.data import corpus, nearest
-from svr_retrievers.bench.peers import PACKAGES, PeerUnavailable, peer, write_data
+from svr_retrievers.bench.peers import PACKAGES, SECONDS, PeerUnavailable, peer, write_data
 from svr_retrievers.bench.record import Check, Finding, Record, rounded
 from svr_retrievers.bench.report import Reporter
 from svr_retrievers.bench.rows import ROWS, chosen, order
@@ -388,6 +388,22 @@ def test_a_peer_whose_process_dies_says_its_last_words(folder, monkeypatch):
         pytest.raises(PeerUnavailable, match="its process ended: out of luck"),
         peer("hnswlib", sys.executable, folder),
     ):
+        pytest.fail("it opened")
+
+
+def test_a_peer_that_hangs_is_stopped(folder, monkeypatch):
+    standing_in(folder, monkeypatch, "hnswlib", "import os\nos.read(os.pipe()[0], 1)")
+    monkeypatch.setitem(SECONDS, "open", 1.0)
+
+    with (
+        pytest.raises(PeerUnavailable, match="did not answer within 1 seconds"),
+        peer("hnswlib", sys.executable, folder),
+    ):
+        pytest.fail("it opened")
+
+
+def test_a_python_that_is_not_there_is_told(folder):
+    with pytest.raises(PeerUnavailable, match="cannot be started"), peer("hnswlib", "/no/python", folder):
         pytest.fail("it opened")
 
 
