@@ -90,6 +90,7 @@ class PartitionMap:
         "_lookup",
         "generation",
         "partitions",
+        "rows",
     )
 
     def __init__(self, generation: int, partitions: Sequence[Partition]) -> None:
@@ -107,6 +108,7 @@ class PartitionMap:
             p for p in self.partitions if p.state in visible and p.holds_rows and not self._live(p.id)
         )
         self._leaf_ids = frozenset(p.id for p in self._leaves)
+        self.rows = sum(p.stats.rows for p in self._leaves)
         self._kinds = {
             parent: frozenset(c.key.kind for c in group) - {"rest"} for parent, group in children.items()
         }
@@ -136,10 +138,6 @@ class PartitionMap:
     @property
     def leaves(self) -> tuple[Partition, ...]:
         return self._leaves
-
-    @property
-    def rows(self) -> int:
-        return sum(p.stats.rows for p in self._leaves)
 
     def get(self, partition_id: int) -> Partition | None:
         return self._by_id.get(partition_id)

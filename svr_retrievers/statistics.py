@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import anyio.to_thread
-import numpy as np
 
 from svr_retrievers.backends.protocol import Backend, CollectionRef, MapState, Written
+from svr_retrievers.calibrating import calibrated
 from svr_retrievers.model import Metric, Partition, PartitionStats, Vector
 from svr_retrievers.placing import (
     TRAINING_ROWS_PER_CLUSTER,
@@ -17,15 +17,14 @@ from svr_retrievers.placing import (
     is_trained,
     new_clusters,
 )
-from svr_retrievers.routing.centroids import summarise
+from svr_retrievers.routing.centroids import MOST_CENTROIDS, centroids_each, summarise
 from svr_retrievers.routing.plan import FAN_OUT_BELOW_ROWS
-from svr_retrievers.routing.probe import Calibration, calibrate
 from svr_retrievers.search.view import View
 
 SAMPLE_ROWS = 256
-"""Rows sampled from a partition for its centroids: enough for four of them."""
-CALIBRATION_ROWS = 4_000
-"""Rows sampled over all partitions to calibrate probing: a few hundred milliseconds in a worker thread."""
+"""Rows sampled from a partition for its centroids: enough for a few of them."""
+MOST_SAMPLE_ROWS = 64 * MOST_CENTROIDS
+"""Rows sampled by a refresh, which has the time: enough for all the centroids a partition may have."""
 FIELDS_FROM_ROWS = 1_000
 """Below twice this every search is exact in a millisecond, and how many rows a filter passes decides nothing."""
 BUILD_FROM = 2
@@ -113,16 +112,16 @@ async def _renew(
     *,
     calibrate_now: bool = False,
 ) -> MapState:
-    sample = await backend.sample(ref, state.map, [p.id for p in grown], SAMPLE_ROWS)
-    metric = ref.config.metric
-    stats = await anyio.to_thread.run_sync(_summaries, grown, sample, metric)
+    each = MOST_SAMPLE_ROWS if calibrate_now else SAMPLE_ROWS
+    sample = await backend.sample(ref, state.map, [p.id for p in grown], each)
+    stats = await anyio.to_thread.run_sync(_summaries, grown, sample, ref.config.metric, len(state.map))
     await backend.save_statistics(ref, stats, None)
     renewed = await backend.load_map(ref)
     before = renewed.calibration.rows if renewed.calibration is not None else FAN_OUT_BELOW_ROWS
     due = calibrate_now or renewed.map.rows >= _GROWTH * before
     if not due or len(renewed.map) < 2:
         return renewed
-    calibration = await _calibrated(backend, ref, renewed)
+    calibration = await calibrated(backend, ref, renewed, thorough=calibrate_now)
     if calibration is not None:
         await backend.save_statistics(ref, {}, calibration)
         renewed = await backend.load_map(ref)
@@ -130,60 +129,20 @@ async def _renew(
 
 
 def _summaries(
-    grown: list[Partition], sample: Mapping[int, Vector], metric: Metric
+    grown: list[Partition], sample: Mapping[int, Vector], metric: Metric, partitions: int
 ) -> dict[int, PartitionStats]:
-    """A cluster's own centroid stays: it decides where its documents go."""
+    """A cluster's own centroid stays first: it decides where its documents go."""
     made: dict[int, PartitionStats] = {}
     for partition in grown:
         rows = sample.get(partition.id)
         if rows is None or not len(rows):
             continue
-        fixed = partition.key.kind == "cluster"
-        centroids, spread = summarise(rows, metric, count=1 if fixed else 4)
-        if fixed and partition.stats.centroids is not None:
-            centroids = partition.stats.centroids
         stats = partition.stats
+        centroids, spread = summarise(rows, metric, count=centroids_each(partitions, partition.key.kind))
+        if partition.key.kind == "cluster" and stats.centroids is not None:
+            centroids[0] = stats.centroids[0]
         made[partition.id] = replace(stats, centroids=centroids, spread=spread, rows_at_refresh=stats.rows)
     return made
-
-
-async def _calibrated(backend: Backend, ref: CollectionRef, state: MapState) -> Calibration | None:
-    """Measured on rows drawn from each partition in proportion to its size."""
-    leaves = [p for p in state.map.leaves if p.stats.rows and p.stats.centroids is not None]
-    total = sum(p.stats.rows for p in leaves)
-    if not total or len(leaves) < 2:
-        return None
-    most = max(p.stats.rows for p in leaves)
-    drawn = await backend.sample(
-        ref, state.map, [p.id for p in leaves], max(1, CALIBRATION_ROWS * most // total)
-    )
-    return await anyio.to_thread.run_sync(_calibrate, leaves, drawn, ref.config.metric, total)
-
-
-def _calibrate(
-    leaves: list[Partition], drawn: Mapping[int, Vector], metric: Metric, total: int
-) -> Calibration | None:
-    share = min(1.0, CALIBRATION_ROWS / total)
-    rows, labels, centroids, owner = [], [], [], []
-    for i, leaf in enumerate(leaves):
-        taken = drawn.get(leaf.id)
-        if taken is not None:
-            taken = taken[: max(1, round(share * leaf.stats.rows))]
-            rows.append(taken)
-            labels.append(np.full(len(taken), i))
-        assert leaf.stats.centroids is not None
-        centroids.append(leaf.stats.centroids)
-        owner.append(np.full(len(leaf.stats.centroids), i))
-    if not rows:
-        return None
-    return calibrate(
-        np.concatenate(rows),
-        np.concatenate(labels),
-        np.concatenate(centroids),
-        np.concatenate(owner),
-        metric,
-        rows=total,
-    )
 
 
 def _trainable(ref: CollectionRef, state: MapState, touched: Sequence[Partition]) -> Partition | None:

@@ -21,8 +21,11 @@ from svr_retrievers.model import (
     PartitionStats,
     Vector,
 )
-from svr_retrievers.routing.probe import Calibration
+from svr_retrievers.routing.probe import Calibration, Depth
 from svr_retrievers.routing.schemes import Scheme
+
+_RULE = 2
+"""Which probing rule a calibration is for."""
 
 
 def packed(array: Vector | None) -> bytes | None:
@@ -87,9 +90,20 @@ def config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
 
 def calibration_json(calibration: Calibration) -> dict[str, JsonValue]:
     return {
-        "temperature": calibration.temperature,
-        "masses": [[target, mass] for target, mass in calibration.masses.items()],
+        "rule": _RULE,
+        "depths": [_depth_json(depth) for depth in calibration.depths],
         "rows": calibration.rows,
+        "closeness": calibration.closeness,
+        "index": [[ef, found] for ef, found in calibration.index.items()],
+    }
+
+
+def _depth_json(depth: Depth) -> JsonValue:
+    return {
+        "share": depth.share,
+        "weights": [depth.closeness, depth.rows, depth.border],
+        "targets": [[t, depth.gains[t], depth.probes[t], t in depth.capped] for t in depth.gains],
+        "curve": [list(point) for point in depth.curve],
     }
 
 
@@ -100,10 +114,27 @@ def field_statistics_of(
 
 
 def calibration_of(body: Mapping[str, JsonValue] | None) -> Calibration | None:
-    if body is None:
+    """None also for one that another rule left: the next refresh makes it anew."""
+    if body is None or body.get("rule") != _RULE:
         return None
     return Calibration(
-        cast("float", body["temperature"]),
-        dict(cast("list[tuple[float, float]]", body["masses"])),
+        tuple(_depth_of(depth) for depth in cast("list[Mapping[str, JsonValue]]", body["depths"])),
         cast("int", body["rows"]),
+        cast("float | None", body["closeness"]),
+        dict(cast("list[tuple[int, float]]", body["index"])),
+    )
+
+
+def _depth_of(body: Mapping[str, JsonValue]) -> Depth:
+    closeness, rows, border = cast("list[float]", body["weights"])
+    targets = cast("list[tuple[float, float, float, bool]]", body["targets"])
+    return Depth(
+        cast("float", body["share"]),
+        closeness,
+        rows,
+        border,
+        {target: gain for target, gain, _, _ in targets},
+        {target: probes for target, _, probes, _ in targets},
+        tuple(target for target, _, _, capped in targets if capped),
+        tuple((mass, recall) for mass, recall in cast("list[tuple[float, float]]", body["curve"])),
     )

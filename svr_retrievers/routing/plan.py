@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 from svr_retrievers.errors import PartitionNotFound
 from svr_retrievers.filters import ALL, Node
-from svr_retrievers.model import Partition, PartitionMap, Route, RoutedPartition, RouteStep, Vector
-from svr_retrievers.routing.centroids import CentroidTable, rank
+from svr_retrievers.model import Partition, PartitionMap, Route, RoutedPartition, RouteStep
 from svr_retrievers.routing.filter_map import Facts, matching, residual
+from svr_retrievers.routing.narrow import DEFAULT_RECALL_TARGET, Asked, Closeness, narrow
 from svr_retrievers.routing.probe import Calibration
 from svr_retrievers.routing.schemes import Scheme
 
-DEFAULT_RECALL_TARGET = 0.95
 FAN_OUT_BELOW_ROWS = 10_000
 """Up to here looking everywhere costs a few milliseconds, and leaving something out gains nothing."""
 
@@ -32,26 +31,34 @@ class Wish:
     nprobe: int | None = None
     recall_target: float | None = None
     exact: bool = False
+    ef_search: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The route, the rest of the filter that rows must still pass, and the candidates left aside."""
+    """The route, the rest of the filter that rows must still pass, and the candidates it chose from.
+
+    `ef_search` is what the recall target takes of the indexes; None where they decide themselves.
+    """
 
     route: Route
     filter: Node
-    aside: tuple[Partition, ...] = ()
+    candidates: tuple[Partition, ...] = ()
+    ef_search: int | None = None
+
+    @property
+    def aside(self) -> tuple[Partition, ...]:
+        """The candidates that were left out, found when asked for: most searches never ask."""
+        if len(self.candidates) <= len(self.route.partitions):
+            return ()
+        taken = {p.id for p in self.route.partitions}
+        return tuple(leaf for leaf in self.candidates if leaf.id not in taken)
 
 
 def plan(
-    wish: Wish,
-    scheme: Scheme | None,
-    known: PartitionMap,
-    table: CentroidTable,
-    scores: Vector | None,
-    calibration: Calibration | None,
+    wish: Wish, scheme: Scheme | None, known: PartitionMap, closeness: Closeness | None = None
 ) -> Planned:
-    """`scores` are `table.scores(query)`, or None where the query has no vector to compare."""
+    """`closeness` is None where the question has no vector to compare."""
     if wish.partitions is not None:
         return _explicit(wish, known)
     found = matching(scheme, known, wish.filter, wish.namespace)
@@ -60,18 +67,17 @@ def plan(
     leaves = known.leaves if found is None else tuple(leaf for leaf, _ in found)
     left = wish.filter if found is None else residual(wish.filter, [facts for _, facts in found])
     pruned = found is not None and len(leaves) < len(known.leaves)
-    if scores is not None and not wish.exact and len(leaves) > 1:
-        allowed = frozenset(leaf.id for leaf in leaves) if pruned else None
-        narrowed = _narrow(wish, left, leaves, allowed, known, table, scores, calibration)
+    if closeness is not None and not wish.exact and len(leaves) > 1:
+        narrowed = _narrow(wish, left, leaves, known, closeness, pruned)
         if narrowed is not None:
             return narrowed
     step: RouteStep = "filter" if pruned else "fan_out"
-    reasons = [(leaf, "the filter admits it" if pruned else "nothing rules it out") for leaf in leaves]
-    return Planned(_route(step, reasons, len(leaves), known, 1.0), left)
+    reason = "the filter admits it" if pruned else "nothing rules it out"
+    return Planned(_route(step, [(leaf, reason) for leaf in leaves], len(leaves), known, 1.0), left)
 
 
 def needs_centroids(wish: Wish, known: PartitionMap, calibration: Calibration | None) -> bool:
-    """Whether the plan could use centroid scores at all, so that they are computed only then."""
+    """Whether the plan could use centroids at all, so that they are prepared only then."""
     if wish.partitions is not None or wish.exact or len(known) < 2:
         return False
     return wish.nprobe is not None or (
@@ -83,35 +89,20 @@ def _narrow(
     wish: Wish,
     left: Node,
     leaves: tuple[Partition, ...],
-    allowed: frozenset[int] | None,
     known: PartitionMap,
-    table: CentroidTable,
-    scores: Vector,
-    calibration: Calibration | None,
+    closeness: Closeness,
+    pruned: bool,
 ) -> Planned | None:
-    """The centroid step; None where it has nothing to say or nothing to gain.
-
-    A filter that rows must still pass moves the neighbours further out than the calibration saw, so
-    then no recall can be promised for less than all of them, and only an explicit `nprobe` narrows.
-    """
-    ranking = rank(table, scores, allowed)
-    if wish.nprobe is not None:
-        probes = wish.nprobe
-    elif calibration is None or left != ALL:
+    """The centroid step; None where it has nothing to say or nothing to gain."""
+    rows = sum(leaf.stats.rows for leaf in leaves) if pruned else known.rows
+    if wish.nprobe is None and wish.recall_target is None and rows <= FAN_OUT_BELOW_ROWS:
         return None
-    elif wish.recall_target is not None or sum(leaf.stats.rows for leaf in leaves) > FAN_OUT_BELOW_ROWS:
-        probes = ranking.probes_for(wish.recall_target or DEFAULT_RECALL_TARGET, calibration)
-    else:
+    asked = Asked(left, leaves if pruned else None, wish.nprobe, wish.recall_target, wish.ef_search)
+    narrowed = narrow(closeness, asked)
+    if narrowed is None or not narrowed.chosen or len(narrowed.chosen) >= len(leaves):
         return None
-    chosen = ranking.take(probes)
-    if len(chosen) >= len(leaves):
-        return None
-    taken = {leaf.id for leaf, _ in chosen}
-    recall = None
-    if calibration is not None and left == ALL:
-        recall = calibration.recall_for(ranking.mass(probes, calibration))
-    aside = tuple(leaf for leaf in leaves if leaf.id not in taken)
-    return Planned(_route("centroid", chosen, len(leaves), known, recall), left, aside)
+    route = _route("centroid", narrowed.chosen, len(leaves), known, narrowed.recall)
+    return Planned(route, left, leaves, narrowed.ef_search)
 
 
 def _explicit(wish: Wish, known: PartitionMap) -> Planned:
@@ -168,6 +159,7 @@ def _route(
 __all__ = [
     "DEFAULT_RECALL_TARGET",
     "FAN_OUT_BELOW_ROWS",
+    "Closeness",
     "Facts",
     "Planned",
     "Wish",

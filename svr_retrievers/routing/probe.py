@@ -1,136 +1,183 @@
 """How many partitions a query must probe for a recall target. PURE.
 
-A query's closeness to each partition's best centroid, passed through a softmax, estimates where its
-neighbours lie. How much of that mass has to be covered for a given recall is not guessed: it is
-calibrated on a sample of the collection's own vectors, whose neighbours are known exactly.
+From how close a partition's best centroid is, how large the partition is and how far the query lies from
+the border to it, a softmax expects a share of the query's neighbours in each partition. A partition is
+worth a probe where that share reaches a threshold, and the threshold for a target is not guessed: weights
+and thresholds are fitted on the collection's own vectors, whose neighbours are known exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from svr_retrievers.model import Metric, Vector
-from svr_retrievers.routing.kmeans import closeness
+Shares: TypeAlias = npt.NDArray[np.float64]
+TARGETS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+MOST_PROBES = 8
+"""A query probes no more partitions than this where the target is met without."""
+_PROBE_COST, _EF_COST = 0.9, 0.01
+"""Milliseconds of a probe of an HNSW index, and of each step of its ef_search: only their ratio counts."""
 
-TARGETS = (0.8, 0.9, 0.95, 0.98, 0.99)
-_MASSES = 1.0 / (1.0 + np.exp(-np.linspace(-3.0, 14.0, 120)))
-_NEIGHBOURS = 10
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The partitions that come into question for one query, as positions in the centroid table.
+
+    `best` is the closeness of each one's best centroid, `border` how far beyond the border to it the query
+    lies, never positive, `log_rows` the logarithm of its rows.
+    """
+
+    positions: npt.NDArray[np.intp]
+    best: Shares
+    border: Shares
+    log_rows: Shares
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What was learnt for filters that pass `share` of the rows; 1.0 is no filter.
+
+    `closeness`, `rows` and `border` weigh the three in the softmax. `gains[target]` is the least expected
+    share that is worth a probe, `probes[target]` the mean number of probes that takes, `capped` the targets
+    met within MOST_PROBES. `curve` leads from the covered share to the recall it gave.
+    """
+
+    share: float
+    closeness: float
+    rows: float
+    border: float
+    gains: Mapping[float, float]
+    probes: Mapping[float, float]
+    capped: tuple[float, ...] = ()
+    curve: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 1.0))
+
+    def expected(self, near: Near) -> Shares:
+        """The share of the neighbours expected in each partition; they sum to 1."""
+        weights = self.closeness * near.best
+        weights += self.rows * near.log_rows
+        weights += self.border * near.border
+        weights -= weights.max()
+        np.exp(weights, out=weights)
+        weights /= weights.sum()
+        return weights
+
+    def gain_for(self, target: float) -> float:
+        """0, which no partition falls short of, for a target that no threshold reached."""
+        known = [t for t in sorted(self.gains) if self.gains[t] > 0.0]
+        if not known or target > known[-1] + 1e-9:
+            return 0.0
+        steps = [-np.log(1.0 - t) for t in known]
+        logs = [np.log(self.gains[t]) for t in known]
+        return float(np.exp(np.interp(-np.log(1.0 - target), steps, logs)))
+
+    def probes_for(self, target: float) -> float:
+        known = sorted(self.probes)
+        return float(np.interp(target, known, [self.probes[t] for t in known])) if known else 1.0
+
+    def cap_for(self, target: float) -> int | None:
+        above = [t for t in self.gains if t >= target - 1e-9]
+        return MOST_PROBES if above and min(above) in self.capped else None
+
+    def recall_for(self, covered: float) -> float:
+        mass, recall = zip(*self.curve, strict=True)
+        return float(np.interp(covered, mass, recall))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a target comes to: probe while the expected share is at least `gain`, at most `cap` partitions,
+    each with `ef_search`, whose index finds `found` of what is in it.
+    """
+
+    gain: float
+    cap: int | None
+    ef_search: int | None
+    found: float
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a sample of the collection taught: `masses[target]` of softmax mass at `temperature`
-    gives a mean recall of `target`. `rows` is the collection's size when it was measured.
+    """What a sample of the collection taught, for each share of rows that may pass a filter, largest first.
+
+    `rows` is the collection's size when it was measured and `closeness` the mean closeness of the sampled
+    vectors to their partitions, which drifts when the data does. `index` maps ef_search to the share of
+    a partition's true neighbours its index found; empty where everything is searched exactly.
     """
 
-    temperature: float
-    masses: Mapping[float, float]
+    depths: tuple[Depth, ...]
     rows: int
+    closeness: float | None = None
+    index: Mapping[int, float] = field(default_factory=dict)
+    _decided: dict[tuple[float, float, int | None], Decision] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
-    def mass_for(self, target: float) -> float:
-        """The mass to cover: that of the smallest calibrated target not below; 1 where none is."""
-        return min((m for t, m in self.masses.items() if t >= target - 1e-9), default=1.0)
+    @property
+    def unfiltered(self) -> Depth:
+        return self.depths[0]
 
-    def recall_for(self, mass: float) -> float | None:
-        """The largest calibrated recall that this much covered mass gives; None below the smallest."""
-        return max((t for t, m in self.masses.items() if m <= mass + 1e-9), default=None)
+    def at(self, share: float) -> Depth:
+        """What holds where this share of the rows passes: between two that were measured, a blend of both."""
+        if share >= self.depths[0].share or len(self.depths) == 1:
+            return self.depths[0]
+        for more, less in zip(self.depths, self.depths[1:], strict=False):
+            if share >= less.share:
+                span = np.log(more.share / less.share)
+                return _blend(more, less, float(np.log(more.share / share) / span))
+        return self.depths[-1]
 
+    def decide(self, target: float, depth: Depth, ef_search: int | None = None) -> Decision:
+        """The cheapest of the measured ef_search with the probes that it takes; a given one stays."""
+        key = (target, depth.share, ef_search)
+        made = self._decided.get(key)
+        if made is None:
+            made = self._decision(target, depth, ef_search)
+            if len(self._decided) < 1000:
+                self._decided[key] = made
+        return made
 
-def softmax(scores: Vector, temperature: float) -> npt.NDArray[np.float64]:
-    """Rows that sum to 1, shape of `scores`."""
-    shifted = (scores - scores.max(axis=-1, keepdims=True)) / temperature
-    weights = np.exp(shifted.astype(np.float64))
-    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
-
-
-def partition_scores(
-    queries: Vector, centroids: Vector, owner: npt.NDArray[np.intp], partitions: int, metric: Metric
-) -> Vector:
-    """Shape (q, partitions): each partition's best centroid. `owner` (c,) is sorted and names each."""
-    best = np.full((len(queries), partitions), -np.inf, dtype=np.float32)
-    scores = closeness(queries, centroids, metric)
-    starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
-    best[:, owner[starts]] = np.maximum.reduceat(scores, starts, axis=1)
-    return best
-
-
-def calibrate(
-    sample: Vector,
-    labels: npt.NDArray[np.intp],
-    centroids: Vector,
-    owner: npt.NDArray[np.intp],
-    metric: Metric,
-    *,
-    rows: int,
-    seed: int = 0,
-) -> Calibration | None:
-    """Measures on `sample` (n, d), whose row i lies in partition `labels[i]`.
-
-    A quarter of the queries are blends of two rows, since real questions also fall between topics.
-    The sample is thinner than the collection, so its neighbours lie further apart and the result errs
-    on the side of more probes. None where the sample is too small to say anything (under 200 rows).
-    """
-    if len(sample) < 200:
-        return None
-    rng = np.random.default_rng(seed)
-    queries, own = _held_out(sample, rng)
-    partitions = int(max(labels.max(), owner.max())) + 1
-    scores = partition_scores(queries, centroids, owner, partitions, metric)
-    truth = _neighbour_shares(queries, own, sample, labels, partitions, metric)
-    spread = float(np.std(scores[np.isfinite(scores)])) or 1.0
-    tried = [_measure(scores, truth, spread * f) for f in (0.02, 0.05, 0.1, 0.2, 0.4)]
-    temperature, masses, _ = min(tried, key=lambda t: t[2])
-    return Calibration(temperature, masses, rows)
+    def _decision(self, target: float, depth: Depth, ef_search: int | None) -> Decision:
+        if not self.index:
+            return _decision(depth, target, ef_search, 1.0)
+        if ef_search is not None:
+            known = sorted(self.index)
+            found = float(np.interp(ef_search, known, [self.index[e] for e in known]))
+            return _decision(depth, target, ef_search, found)
+        most = max(depth.gains, default=0.0)
+        costs = {
+            ef: depth.probes_for(target / found) * (_PROBE_COST + _EF_COST * ef)
+            for ef, found in self.index.items()
+            if target / found <= most
+        }
+        chosen = min(costs, key=lambda ef: (costs[ef], ef)) if costs else max(self.index)
+        return _decision(depth, target, chosen, self.index[chosen])
 
 
-def _held_out(sample: Vector, rng: np.random.Generator) -> tuple[Vector, npt.NDArray[np.intp]]:
-    count = min(400, len(sample) // 2)
-    own = rng.permutation(len(sample))[:count]
-    queries = sample[own].copy()
-    blended = count // 4
-    other = rng.integers(0, len(sample), blended)
-    queries[:blended] = (queries[:blended] + sample[other]) / 2.0
-    own[:blended] = -1
-    return queries, own
+def _decision(depth: Depth, target: float, ef_search: int | None, found: float) -> Decision:
+    most = max(depth.gains, default=target)
+    needed = target if target > most else min(target / max(found, 1e-9), most)
+    return Decision(depth.gain_for(needed), depth.cap_for(needed), ef_search, found)
 
 
-def _neighbour_shares(
-    queries: Vector,
-    own: npt.NDArray[np.intp],
-    sample: Vector,
-    labels: npt.NDArray[np.intp],
-    partitions: int,
-    metric: Metric,
-) -> npt.NDArray[np.float64]:
-    near = closeness(queries, sample, metric)
-    itself = np.flatnonzero(own >= 0)
-    near[itself, own[itself]] = -np.inf
-    k = min(_NEIGHBOURS, len(sample) - 1)
-    top = np.argpartition(near, -k, axis=1)[:, -k:]
-    shares = np.zeros((len(queries), partitions))
-    np.add.at(shares, (np.arange(len(queries))[:, None], labels[top]), 1.0 / k)
-    return shares
+def _blend(more: Depth, less: Depth, part: float) -> Depth:
+    def between(one: float, other: float) -> float:
+        return one * (1.0 - part) + other * part
 
+    def logs(one: float, other: float) -> float:
+        return float(np.exp(between(np.log(one), np.log(other)))) if one > 0.0 and other > 0.0 else 0.0
 
-def _measure(
-    scores: Vector, truth: npt.NDArray[np.float64], temperature: float
-) -> tuple[float, dict[float, float], float]:
-    """The mass needed for each target at this temperature, and the mean probes at the default target."""
-    order = np.argsort(-scores, axis=1)
-    covered = np.cumsum(np.take_along_axis(softmax(scores, temperature), order, axis=1), axis=1)
-    recall = np.cumsum(np.take_along_axis(truth, order, axis=1), axis=1)
-    masses: dict[float, float] = {}
-    probes_at_default = float(scores.shape[1])
-    for mass in _MASSES:
-        needed = np.minimum((covered < mass).sum(axis=1), scores.shape[1] - 1)
-        reached = float(recall[np.arange(len(recall)), needed].mean())
-        for target in TARGETS:
-            if reached >= target and target not in masses:
-                masses[target] = float(mass)
-                if target == 0.95:
-                    probes_at_default = float((needed + 1).mean())
-    return temperature, masses, probes_at_default
+    shared = [t for t in more.gains if t in less.gains]
+    return Depth(
+        logs(more.share, less.share),
+        between(more.closeness, less.closeness),
+        between(more.rows, less.rows),
+        between(more.border, less.border),
+        {t: logs(more.gains[t], less.gains[t]) for t in shared},
+        {t: between(more.probes[t], less.probes[t]) for t in shared},
+        tuple(t for t in more.capped if t in less.capped),
+        less.curve,
+    )

@@ -14,7 +14,6 @@ from svr_retrievers.errors import BackendError, DeadlineExceeded, FilterError, I
 from svr_retrievers.filters import parse
 from svr_retrievers.model import Metric, Partition, PartitionKey, PartitionMap, PartitionStats
 from svr_retrievers.routing.plan import Wish
-from svr_retrievers.routing.probe import Calibration
 from svr_retrievers.search.execute import Engine, run
 from svr_retrievers.search.request import Request
 from svr_retrievers.search.view import View
@@ -206,11 +205,11 @@ async def test_time_spent_on_the_first_stage_counts_against_the_wider_one(monkey
         await search(Scripted({0: [0.1]}), limit=5, nprobe=1)
 
 
-async def test_large_tables_are_scored_off_the_loop_with_the_same_answer(monkeypatch):
-    seen = view(5, Calibration(0.1, {0.95: 0.9}, 10))
-    here = await seen.scores(QUERY)
-    monkeypatch.setattr("svr_retrievers.search.view._THREAD_FROM_CELLS", 0)
-    assert np.array_equal(await seen.scores(QUERY), here)
+async def test_a_large_table_is_prepared_off_the_loop_with_the_same_route(monkeypatch):
+    wish = Wish(nprobe=2)
+    here = await view(5).route(by_field("cat"), wish, QUERY)
+    monkeypatch.setattr("svr_retrievers.search.view._SLOW_FROM", 2)
+    assert (await view(5).route(by_field("cat"), wish, QUERY)).route == here.route
 
 
 def test_a_partition_the_map_does_not_know_is_shown_by_number():

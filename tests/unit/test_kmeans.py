@@ -89,14 +89,17 @@ def test_zero_rows_stay_zero():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_summary_lies_within_its_rows(metric):
-    rows = np.random.default_rng(2).normal(size=(80, 5)).astype(np.float32)
+def test_a_summary_begins_with_the_mean_and_has_a_centroid_for_so_many_rows(metric):
+    rows = np.random.default_rng(2).normal(size=(300, 5)).astype(np.float32)
     centroids, spread = summarise(rows, metric)
-    assert centroids.shape == (4, 5)
-    assert spread.shape == (4,)
+    assert centroids.shape == (5, 5)
+    assert spread.shape == (5,)
+    mean = rows.mean(axis=0)
+    assert np.allclose(centroids[0], normalise(mean) if metric is Metric.COSINE else mean, atol=1e-5)
     assert np.isfinite(spread).all()
     if metric is not Metric.INNER_PRODUCT:
         assert (spread >= 0).all()
+    assert summarise(rows, metric, count=3)[0].shape == (3, 5)
     alone, gap = summarise(rows[:1], metric)
     assert alone.shape == (1, 5)
     if metric is not Metric.INNER_PRODUCT:
@@ -115,21 +118,23 @@ def test_a_partition_scores_by_its_best_centroid(metric):
     parts = [_partition(i, normalise(b) if metric is Metric.COSINE else b) for i, b in enumerate(blocks)]
     parts.insert(1, _partition(7, None))
     parts.append(_partition(8, np.empty((0, 3), dtype=np.float32)))
+    parts.append(Partition(9, "p9", PartitionKey("field", "9")))
     table = CentroidTable(tuple(parts), metric)
     assert [p.id for p in table.unknown] == [7, 8]
-    assert table.cells == 21
     query = rng.normal(size=3).astype(np.float32)
     wanted = [closeness(query[None], b, metric).max() for b in blocks]
-    assert np.allclose(table.scores(query, metric), wanted, atol=1e-5)
-    ranking = rank(table, table.scores(query, metric), None)
-    assert [p.id for p in ranking.partitions] == np.argsort(-np.array(wanted)).tolist()
-    only = rank(table, table.scores(query, metric), frozenset({2, 8}))
-    assert [p.id for p in only.partitions] == [2]
-    assert [p.id for p in only.unknown] == [8]
+    near = table.near(query)
+    assert np.allclose(near.best[np.argsort(near.positions)], wanted, atol=1e-5)
+    ranking = rank(table, query, None)
+    order = np.argsort(-np.array(wanted)).tolist()
+    assert [p.id for p, _ in ranking.take(3)] == [7, 8, *order]
+    only = rank(table, query, None, (parts[3], parts[5]))
+    assert [p.id for p, _ in only.take(1)] == [2]
+    only = rank(table, query, None, (parts[3], parts[4], parts[5]))
     assert [p.id for p, _ in only.take(1)] == [8, 2]
 
 
-def test_an_empty_table_scores_nothing():
+def test_an_empty_table_has_nothing_near():
     table = CentroidTable((), Metric.COSINE)
-    assert table.scores(np.ones(3, dtype=np.float32), Metric.COSINE).shape == (0,)
-    assert table.cells == 0
+    assert len(table.near(np.ones(3, dtype=np.float32)).positions) == 0
+    assert rank(table, np.ones(3, dtype=np.float32), None).take(3) == []

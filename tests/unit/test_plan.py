@@ -12,11 +12,12 @@ from svr_retrievers.errors import PartitionNotFound
 from svr_retrievers.filters import ALL, parse
 from svr_retrievers.model import Metric, Partition, PartitionKey, PartitionMap, PartitionStats
 from svr_retrievers.routing.centroids import CentroidTable
-from svr_retrievers.routing.plan import FAN_OUT_BELOW_ROWS, Wish, needs_centroids, plan
-from svr_retrievers.routing.probe import Calibration
+from svr_retrievers.routing.plan import FAN_OUT_BELOW_ROWS, Closeness, Wish, needs_centroids, plan
+from svr_retrievers.routing.probe import Calibration, Depth
 
 SCHEME = by_field("cat")
-CALIBRATION = Calibration(0.05, {0.8: 0.5, 0.9: 0.7, 0.95: 0.9, 0.98: 0.97, 0.99: 0.999}, 1000)
+GAINS = {0.8: 0.4, 0.9: 0.2, 0.95: 0.1, 0.98: 0.02, 0.99: 0.0}
+CALIBRATION = Calibration((Depth(1.0, 20.0, 0.0, 0.0, GAINS, dict.fromkeys(GAINS, 2.0)),), 1000)
 QUERY = np.array([1, 0, 0, 0, 0, 0, 0, 0], dtype=np.float32)
 
 
@@ -45,8 +46,8 @@ def world(count=8, rows=10_000, without=()) -> PartitionMap:
 def planned(known, query=None, calibration=CALIBRATION, scheme=SCHEME, **wish):
     table = CentroidTable(known.leaves, Metric.COSINE)
     asked = Wish(filter=parse(query, {}), **wish)
-    scores = table.scores(QUERY, Metric.COSINE) if needs_centroids(asked, known, calibration) else None
-    return plan(asked, scheme, known, table, scores, calibration)
+    use = needs_centroids(asked, known, calibration)
+    return plan(asked, scheme, known, Closeness(table, QUERY, calibration) if use else None)
 
 
 def test_explicit_partitions_win_over_everything():
@@ -184,7 +185,7 @@ def test_scores_are_only_computed_where_they_can_matter():
 def test_scores_without_a_calibration_or_nprobe_narrow_nothing():
     known = world()
     table = CentroidTable(known.leaves, Metric.COSINE)
-    made = plan(Wish(recall_target=0.8), SCHEME, known, table, table.scores(QUERY, Metric.COSINE), None)
+    made = plan(Wish(recall_target=0.8), SCHEME, known, Closeness(table, QUERY))
     assert made.route.step == "fan_out"
     assert made.route.complete
 
@@ -229,7 +230,8 @@ def test_a_route_is_never_empty_and_accounts_for_every_partition(
         assert route.estimated_recall == 1.0
     if made.aside:
         chosen = set(route.paths)
-        assert {f"cat={i}" for i in without if i < count} & {p.path for p in made.aside} == set()
+        unknown = {f"cat={i}" for i in without if i < count and rows}
+        assert not unknown & {p.path for p in made.aside}
         nearest = [f"cat={i}" for i in range(count) if i not in without and f"cat={i}" in chosen]
-        left = [int(p.path[4:]) for p in made.aside]
+        left = [int(p.path[4:]) for p in made.aside if int(p.path[4:]) not in without] or [count]
         assert not nearest or max(int(p[4:]) for p in nearest) < min(left)

@@ -9,14 +9,12 @@ import pytest
 from svr_retrievers import by_cluster, by_field, by_hash
 from svr_retrievers.errors import PartitionNotFound
 from svr_retrievers.filters import ALL, FieldType, parse
-from svr_retrievers.model import Metric, Partition, PartitionKey, PartitionMap, PartitionState, PartitionStats
-from svr_retrievers.routing.centroids import CentroidTable
+from svr_retrievers.model import Partition, PartitionKey, PartitionMap, PartitionState, PartitionStats
 from svr_retrievers.routing.filter_map import matching
 from svr_retrievers.routing.plan import Wish, plan
 
 RETIRED, HIDDEN = PartitionState.RETIRED, PartitionState.HIDDEN
 SCHEME = by_field("cat")
-NO_TABLE = CentroidTable((), Metric.COSINE)
 
 
 def part(number, path, kind, value="", parent=None, state=PartitionState.ACTIVE, rows=1) -> Partition:
@@ -45,7 +43,7 @@ def split(kind, values=("0", "1"), state=PartitionState.ACTIVE) -> PartitionMap:
 
 def routed(known, query=None, **wish):
     node = parse(query, {"when": FieldType.DATETIME}) if query is not None else ALL
-    return plan(Wish(filter=node, **wish), SCHEME, known, NO_TABLE, None, None).route
+    return plan(Wish(filter=node, **wish), SCHEME, known).route
 
 
 KINDS = [

@@ -87,7 +87,7 @@ async def test_refresh_calibrates_whatever_the_size(metric):
     calibration = (await world.refresh()).state.calibration
     assert calibration is not None
     assert calibration.rows == 600
-    assert 0.95 in calibration.masses
+    assert 0.95 in calibration.unfiltered.gains
 
 
 async def test_large_collections_calibrate_as_they_grow(monkeypatch):

@@ -23,11 +23,13 @@ from svr_retrievers.model import (
     Vector,
 )
 from svr_retrievers.routing.plan import Wish
-from svr_retrievers.routing.probe import Calibration
+from svr_retrievers.routing.probe import Calibration, Depth
 from svr_retrievers.search.view import View
 
 MOST_MS = {100: 0.05, 10_000: 0.3, 100_000: 1.5}
-CALIBRATION = Calibration(0.02, {0.8: 0.5, 0.9: 0.7, 0.95: 0.85, 0.99: 0.97}, 1)
+_GAINS = {0.8: 0.4, 0.9: 0.2, 0.95: 0.1, 0.98: 0.05, 0.99: 0.025, 0.995: 0.012, 0.999: 0.005}
+CALIBRATION = Calibration((Depth(1.0, 15.0, 0.8, 8.0, _GAINS, dict.fromkeys(_GAINS, 1.5)),), 1)
+"""As a collection of 64 clusters and 50,000 rows was calibrated."""
 SCHEMES_MOST = 10_000
 _ASKED, _WARM = 200, 20
 
