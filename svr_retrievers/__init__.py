@@ -18,6 +18,7 @@ from svr_retrievers.model import (
     PartitionMap,
     Route,
     SearchResult,
+    Server,
 )
 from svr_retrievers.routing.schemes import Scheme, by_cluster, by_field, by_hash, by_namespace, by_time
 from svr_retrievers.search.mmr import maximal_marginal_relevance
@@ -27,6 +28,6 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_NAMESPACE", "AddResult", "AsyncCollection", "AsyncSVRClient", "Collection", "Document",
     "Embedder", "Explanation", "Hit", "IndexSpec", "Metric", "Partition", "PartitionMap", "Route",
-    "SVRClient", "SVRError", "Scheme", "SearchResult", "Settings", "by_cluster", "by_field", "by_hash",
-    "by_namespace", "by_time", "errors", "flat", "hnsw", "ivfflat", "maximal_marginal_relevance",
+    "SVRClient", "SVRError", "Scheme", "SearchResult", "Server", "Settings", "by_cluster", "by_field",
+    "by_hash", "by_namespace", "by_time", "errors", "flat", "hnsw", "ivfflat", "maximal_marginal_relevance",
 ]  # fmt: skip

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.backends.memory import MemoryBackend
-from svr_retrievers.backends.protocol import Backend, CollectionConfig, CollectionRef
+from svr_retrievers.backends.protocol import Backend, CollectionConfig, CollectionRef, ServerRegistry
 from svr_retrievers.collection import AsyncCollection
 from svr_retrievers.embedding import AsyncEmbedder, Embedder, check_embedder, embed_query
 from svr_retrievers.errors import (
@@ -23,7 +23,7 @@ from svr_retrievers.errors import (
     UsageError,
 )
 from svr_retrievers.filters import FieldType, split_path
-from svr_retrievers.model import Metric
+from svr_retrievers.model import Metric, Server
 from svr_retrievers.names import check_name
 from svr_retrievers.routing.schemes import Scheme
 from svr_retrievers.search.view import View
@@ -115,24 +115,27 @@ class AsyncSVRClient:
         filter_fields: Mapping[str, object] | None = None,
         index: IndexSpec | None = None,
         embedder: Embedder | AsyncEmbedder | None = None,
+        servers: Sequence[str] = (),
         if_exists: IfExists = "error",
     ) -> AsyncCollection:
         """Makes a collection, or opens it with `if_exists="open"`.
 
         `dimensions` may be left out when an embedder is given: it is asked. `filter_fields` maps metadata fields
         to int, float, str, bool, datetime, list[str], list[int] or list[float]: they become typed, indexed columns.
-        Filters on other fields work as well, more slowly.
+        Filters on other fields work as well, more slowly. `servers` names those, made known by `add_server`, that
+        its partitions are placed on, each on the one with the fewest rows; texts and metadata stay here.
 
         Raises:
             CollectionExists: it is there and `if_exists` is "error".
             CollectionMismatch: it is there with other dimensions, metric, scheme or fields than asked for.
+            ServerNotFound: one of `servers` is not known.
         """
         if if_exists not in ("error", "open"):
             raise InputError(f"if_exists must be 'error' or 'open', not {if_exists!r}.")
         check_embedder(embedder)
         backend = await self._opened()
         size = dimensions if dimensions is not None else await _asked(embedder)
-        config = make_config(name, size, metric, partition_by, filter_fields, index, backend)
+        config = make_config(name, size, metric, partition_by, filter_fields, index, backend, servers)
         there = False
         try:
             ref = await backend.create_collection(config)
@@ -181,6 +184,36 @@ class AsyncSVRClient:
             if not missing_ok:
                 raise
 
+    async def add_server(self, name: str, url: str) -> Server:
+        """Makes a further PostgreSQL server known, for collections to be placed on.
+
+        This client connects to it once, to prepare it; from then on only the main server does, by postgres_fdw.
+        The login is kept in the main server's user mapping for this role, and nowhere else.
+
+        Raises:
+            ConfigError: the name is taken, or the URL cannot be used.
+            ConnectionFailed: this client or the main server cannot reach it.
+            ExtensionMissing: postgres_fdw or pgvector is missing and may not be created.
+        """
+        registry = registry_of(await self._opened())
+        checked = _checked_url(url)
+        if checked is None or checked.startswith("memory:"):
+            raise ConfigError("A server is PostgreSQL.", hint="postgresql://user:password@host:5432/database")
+        return await registry.add_server(check_name(name, "name"), checked)
+
+    async def servers(self) -> list[Server]:
+        """The servers made known by `add_server`, with what lies on each, in order of registration."""
+        return await registry_of(await self._opened()).list_servers()
+
+    async def remove_server(self, name: str, *, lost: bool = False) -> None:
+        """Forgets a server that no collection uses. `lost` gives up what lies on a server that is gone.
+
+        Raises:
+            ServerNotFound: there is none of this name.
+            ConfigError: collections are placed on it, and it is not `lost`.
+        """
+        await registry_of(await self._opened()).remove_server(check_name(name, "name"), lost=lost)
+
 
 def make_backend(url: str | None, path: Path | None, settings: Settings) -> Backend:
     """The backend for a URL; drivers are imported only now. Raises MissingExtra."""
@@ -204,6 +237,7 @@ def make_config(
     filter_fields: Mapping[str, object] | None,
     index: IndexSpec | None,
     backend: Backend,
+    servers: Sequence[str] = (),
 ) -> CollectionConfig:
     """The checked configuration of a new collection. Raises InputError naming the argument."""
     checked = check_name(name, "name")
@@ -227,7 +261,29 @@ def make_config(
         scheme=scheme,
         fields=_fields(filter_fields, scheme),
         index=index or IndexSpec(),
+        servers=_servers(servers, backend),
     )
+
+
+def _servers(given: Sequence[str], backend: Backend) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise InputError(
+            f"servers must be a list of names, not {type(given).__name__}.", hint='e.g. ["east", "west"]'
+        )
+    names = tuple(dict.fromkeys(check_name(name, "servers") for name in given))
+    if names:
+        registry_of(backend)
+    return names
+
+
+def registry_of(backend: Backend) -> ServerRegistry:
+    """Raises ConfigError where partitions cannot be placed on further servers."""
+    if not isinstance(backend, ServerRegistry):
+        raise ConfigError(
+            f"The {backend.name} backend keeps everything in one place and knows no further servers.",
+            hint="Several servers need PostgreSQL: SVRClient('postgresql://...').",
+        )
+    return backend
 
 
 def _fields(given: Mapping[str, object] | None, scheme: Scheme | None) -> dict[str, FieldType]:

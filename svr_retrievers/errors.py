@@ -8,7 +8,8 @@ SVRError
 │   └── InvalidName                   a name that cannot be a name
 ├── NotFound (also LookupError)
 │   ├── CollectionNotFound
-│   └── PartitionNotFound
+│   ├── PartitionNotFound
+│   └── ServerNotFound
 ├── CollectionExists
 ├── CollectionMismatch                an existing collection was created with other settings
 ├── ConfigError
@@ -109,6 +110,10 @@ class CollectionNotFound(NotFound):
 
 class PartitionNotFound(NotFound):
     code = "partition_not_found"
+
+
+class ServerNotFound(NotFound):
+    code = "server_not_found"
 
 
 class CollectionExists(SVRError):

@@ -9,6 +9,7 @@ from svr_retrievers.partition_map import (
     PartitionMap,
     PartitionState,
     PartitionStats,
+    Server,
 )
 from svr_retrievers.results import (
     AddResult,
@@ -53,6 +54,7 @@ __all__ = [
     "RouteStep",
     "RoutedPartition",
     "SearchResult",
+    "Server",
     "Timings",
     "Vector",
     "VectorLike",

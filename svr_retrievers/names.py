@@ -81,6 +81,18 @@ def table_for(collection_id: int, part: str) -> str:
     return name
 
 
+def foreign_server_for(schema: str, server_id: int) -> str:
+    """A server's name in the database's catalog, where the servers of all schemas stand side by side."""
+    return f"svr_{stable_hash(schema):x}_s{server_id}"
+
+
+def foreign_table_for(part: str, server_id: int) -> str:
+    """The local name of a table that lies on another server."""
+    name = f"{part}_on_s{server_id}"
+    assert len(name.encode()) <= _IDENTIFIER_BYTES
+    return name
+
+
 def stable_hash(text: str) -> int:
     """A 64-bit hash that is the same in every process and release."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

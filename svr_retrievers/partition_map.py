@@ -66,9 +66,23 @@ class Partition:
     stats: PartitionStats = field(default_factory=PartitionStats)
     holds_rows: bool = True
     """False for an inner partition of a nested scheme, which exists only to group its children."""
+    server: str | None = None
+    """The name of the further server that its vectors lie on; None: on the one that holds the documents."""
 
     def __repr__(self) -> str:
-        return f"Partition({self.path!r}, rows={self.stats.rows}, {self.state.value})"
+        place = f", on {self.server!r}" if self.server is not None else ""
+        return f"Partition({self.path!r}, rows={self.stats.rows}, {self.state.value}{place})"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A further PostgreSQL server and what lies on it. `address` is host, port and database, never a login."""
+
+    name: str
+    address: str
+    partitions: int = 0
+    rows: int = 0
+    collections: tuple[str, ...] = ()
 
 
 class PartitionMap:
@@ -188,8 +202,9 @@ class PartitionMap:
         rows = "".join(
             f"<tr><td>{html.escape(p.path)}</td><td style='text-align:right'>{p.stats.rows:,}</td>"
             f"<td><div style='background:#4c78a8;height:.8em;width:{100 * p.stats.rows / top:.1f}px'></div></td>"
-            f"<td>{'index' if p.stats.indexed else 'exact'}</td></tr>"
+            f"<td>{'index' if p.stats.indexed else 'exact'}</td><td>{html.escape(p.server or '')}</td></tr>"
             for p in self
         )
-        head = "<tr><th>partition</th><th>rows</th><th></th><th>search</th></tr>"
+        where = "server" if any(p.server for p in self) else ""
+        head = f"<tr><th>partition</th><th>rows</th><th></th><th>search</th><th>{where}</th></tr>"
         return f"<p>{html.escape(repr(self))}</p><table>{head}{rows}</table>"

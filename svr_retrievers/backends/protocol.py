@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.filters import FieldType, Node
@@ -22,6 +22,7 @@ from svr_retrievers.model import (
     PartitionKey,
     PartitionMap,
     PartitionStats,
+    Server,
     Vector,
 )
 from svr_retrievers.routing.probe import Calibration
@@ -52,6 +53,8 @@ class CollectionConfig:
     scheme: Scheme | None = None
     fields: Mapping[str, FieldType] = field(default_factory=dict)
     index: IndexSpec = field(default_factory=IndexSpec)
+    servers: tuple[str, ...] = ()
+    """Where its partitions are placed; empty: beside the documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class NewPartition:
     path: str
     leaf: bool
     stats: PartitionStats = field(default_factory=PartitionStats)
+    server: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,4 +277,19 @@ class Backend(Protocol):
         """Moves the rows of `source` to the target whose centroid is closest, in one transaction that
         makes a new generation. Raises StaleMap.
         """
+        ...
+
+
+@runtime_checkable
+class ServerRegistry(Protocol):
+    """A backend that can place partitions on further servers."""
+
+    async def add_server(self, name: str, url: str) -> Server:
+        """Raises ConfigError, ConnectionFailed, ExtensionMissing, PermissionDenied."""
+        ...
+
+    async def list_servers(self) -> list[Server]: ...
+
+    async def remove_server(self, name: str, *, lost: bool) -> None:
+        """Raises ServerNotFound; ConfigError when collections lie on it and it is not `lost`."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from svr_retrievers.embedding import AsyncEmbedder, Embedder
 from svr_retrievers.loopfree import Bridge, loop_free_client
 from svr_retrievers.model import (
     Metric,
+    Server,
 )
 from svr_retrievers.routing.schemes import Scheme
 from svr_retrievers.settings import Settings
@@ -78,6 +79,7 @@ class SVRClient:
         filter_fields: Mapping[str, object] | None = None,
         index: IndexSpec | None = None,
         embedder: Embedder | AsyncEmbedder | None = None,
+        servers: Sequence[str] = (),
         if_exists: IfExists = "error",
     ) -> Collection:
         made = self._bridge.run(
@@ -90,6 +92,7 @@ class SVRClient:
                 filter_fields=filter_fields,
                 index=index,
                 embedder=embedder,
+                servers=servers,
                 if_exists=if_exists,
             )
         )
@@ -105,3 +108,12 @@ class SVRClient:
 
     def drop_collection(self, name: str, *, missing_ok: bool = False) -> None:
         self._bridge.run(partial(self._async.drop_collection, name, missing_ok=missing_ok))
+
+    def add_server(self, name: str, url: str) -> Server:
+        return self._bridge.run(partial(self._async.add_server, name, url))
+
+    def servers(self) -> list[Server]:
+        return self._bridge.run(self._async.servers)
+
+    def remove_server(self, name: str, *, lost: bool = False) -> None:
+        self._bridge.run(partial(self._async.remove_server, name, lost=lost))

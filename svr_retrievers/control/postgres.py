@@ -137,7 +137,7 @@ class Catalog:
             self.statement(
                 "select c.generation, c.calibration, p.id, p.parent, p.kind, p.value, p.label, p.path, p.state,"
                 " p.indexed, p.row_count, p.rows_at_refresh, p.centroids, p.spread, p.leaf,"
-                " p.tail, p.tail_rows,"
+                " p.tail, p.tail_rows, p.server,"
                 " case when row_number() over (order by p.id) = 1 then c.field_statistics end"
                 " from {collections} c left join {partitions} p on p.collection = c.id where c.id = %s order by p.id"
             ),
@@ -186,11 +186,12 @@ class Catalog:
         stats = new.stats
         cursor = await conn.execute(
             self.statement(
-                "insert into {partitions} (collection, parent, kind, value, label, path, leaf, centroids, spread)"
-                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning id"
+                "insert into {partitions}"
+                " (collection, parent, kind, value, label, path, leaf, server, centroids, spread)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning id"
             ),
             (
-                ref.id, new.parent, new.key.kind, new.key.value, new.key.label, new.path, new.leaf,
+                ref.id, new.parent, new.key.kind, new.key.value, new.key.label, new.path, new.leaf, new.server,
                 records.packed(stats.centroids), records.packed(stats.spread),
             ),
         )  # fmt: skip

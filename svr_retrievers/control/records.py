@@ -43,7 +43,7 @@ def partition(row: Sequence[object], dimensions: int) -> Partition:
     (pid, parent, kind, value, label, path, state, indexed, rows, refreshed, centroids, spread, leaf) = row[
         :13
     ]
-    tail, tail_rows = row[13:]
+    tail, tail_rows, server = row[13:]
     stats = PartitionStats(
         rows=max(0, cast("int", rows)),
         centroids=array(cast("bytes | None", centroids), dimensions),
@@ -62,6 +62,7 @@ def partition(row: Sequence[object], dimensions: int) -> Partition:
         PartitionState(str(state)),
         stats,
         bool(leaf),
+        cast("str | None", server),
     )
 
 
@@ -72,6 +73,7 @@ def config_json(config: CollectionConfig) -> dict[str, JsonValue]:
         "scheme": cast("JsonValue", config.scheme.to_json()) if config.scheme else None,
         "fields": [[name, kind.value] for name, kind in config.fields.items()],
         "index": config.index.to_json(),
+        "servers": list(config.servers),
     }
 
 
@@ -85,6 +87,7 @@ def config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
         scheme=Scheme.from_json(cast("list[Mapping[str, JsonValue]]", scheme)) if scheme else None,
         fields={field: FieldType(kind) for field, kind in fields},
         index=IndexSpec.from_json(cast("Mapping[str, JsonValue]", body["index"])),
+        servers=tuple(cast("list[str]", body.get("servers", []))),
     )
 
 

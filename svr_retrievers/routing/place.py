@@ -64,6 +64,25 @@ def check_placement(scheme: Scheme, metadata: Mapping[str, JsonValue], typed: Ma
             level.field_text(field_value(level.field, metadata, typed))
 
 
+def least_filled(
+    known: PartitionMap, servers: Sequence[str], placed: Sequence[str | None] = ()
+) -> str | None:
+    """The server for a new partition: the one with the fewest rows of the collection, then the fewest partitions,
+    then the first named. `placed` are the servers of partitions that the map does not show yet.
+    """
+    if not servers:
+        return None
+    rows, count = dict.fromkeys(servers, 0), dict.fromkeys(servers, 0)
+    for partition in known.leaves:
+        if partition.server in rows:
+            rows[partition.server] += partition.stats.rows
+            count[partition.server] += 1
+    for server in placed:
+        if server in count:
+            count[server] += 1
+    return min(servers, key=lambda name: (rows[name], count[name]))
+
+
 class Placement:
     """Places documents one after the other against one map, remembering what had to be missing.
 

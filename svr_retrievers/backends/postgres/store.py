@@ -34,7 +34,7 @@ from svr_retrievers.backends.protocol import (
 from svr_retrievers.control.postgres import Catalog
 from svr_retrievers.errors import ClientClosed, CollectionNotFound, ConnectionFailed
 from svr_retrievers.model import Document, PartitionMap, PartitionStats, Vector
-from svr_retrievers.routing.place import unused_path
+from svr_retrievers.routing.place import least_filled, unused_path
 from svr_retrievers.routing.probe import Calibration
 from svr_retrievers.settings import Settings
 
@@ -158,15 +158,30 @@ class PostgresBackend:
             there = (await self._catalog.lock_map(conn, ref)).map
             new = [w for w in wanted if there.child(w.parent, w.key) is None]
             taken = {p.path for p in there.partitions}
+            placed: list[str | None] = []
             for partition in new:
-                named = replace(partition, path=unused_path(partition.path, taken))
+                named = replace(
+                    partition,
+                    path=unused_path(partition.path, taken),
+                    server=least_filled(there, ref.config.servers, placed) if partition.leaf else None,
+                )
+                placed += [named.server]
                 number = await self._catalog.insert_partition(conn, ref, named)
                 if partition.leaf:
-                    for statement in self.tables(ref).create_child(number):
-                        await conn.execute(statement)
+                    await self._create_child(conn, ref, number, named.server)
             if new:
                 await self._catalog.next_generation(conn, ref)
             return await self._catalog.load_map(conn, ref)
+
+    async def _create_child(
+        self,
+        conn: Connection,
+        ref: CollectionRef,
+        number: int,
+        server: str | None,  # noqa: ARG002 - for the subclass that has servers
+    ) -> None:
+        for statement in self.tables(ref).create_child(number):
+            await conn.execute(statement)
 
     async def save_statistics(
         self, ref: CollectionRef, stats: Mapping[int, PartitionStats], calibration: Calibration | None
@@ -313,8 +328,8 @@ class PostgresBackend:
             later = self._catalog.statement("select generation from {collections} where id = %s")
             seen = await self._asker.rows(later.as_bytes(None), (ref.id,), settings, ref.config.name)
             generation = seen[0][0] if seen else None
-        _check_generation(generation, ref, known)
-        return [_candidate(row) for row in rows]
+        check_generation(generation, ref, known)
+        return [candidate(row) for row in rows]
 
     def _read_settings(
         self, ref: CollectionRef, known: PartitionMap, query: Query, *, custom_plan: bool
@@ -385,7 +400,7 @@ class PostgresBackend:
                     prepare=True,
                 )
             generation = await now.fetchone()
-            _check_generation(generation[0] if generation else None, ref, known)
+            check_generation(generation[0] if generation else None, ref, known)
             return await cursor.fetchall()
 
     async def sample(
@@ -418,7 +433,7 @@ class PostgresBackend:
         return conns.guarded(self._pool, ref.config.name, transaction=True)
 
 
-def _check_generation(seen: object, ref: CollectionRef, known: PartitionMap) -> None:
+def check_generation(seen: object, ref: CollectionRef, known: PartitionMap) -> None:
     if seen is None:
         raise CollectionNotFound(f"The collection {ref.config.name!r} was dropped.", hint="Create it again.")
     if seen != known.generation:
@@ -429,7 +444,7 @@ def _tailed(known: PartitionMap, partitions: Sequence[int]) -> frozenset[int]:
     return frozenset(i for i in partitions if (p := known.get(i)) is not None and p.stats.tail)
 
 
-def _candidate(row: Sequence[object]) -> Candidate:
+def candidate(row: Sequence[object]) -> Candidate:
     part, namespace, doc_id, text, metadata, version, distance = row[:7]
     return Candidate(
         namespace,  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from svr_retrievers.names import column_for, stable_hash, table_for
 
 VECTOR_INDEX_MAX = 2_000
 HALFVEC_INDEX_MAX = 4_000
-_INLINE_DIMENSIONS = 1_900
+INLINE_DIMENSIONS = 1_900
 """Vectors up to this length stay in the row: a scan that must fetch each from TOAST is several times slower."""
 _OPERATORS: dict[Metric, LiteralString] = {
     Metric.COSINE: "<=>",
@@ -131,7 +131,7 @@ class Tables:
                 ' id text collate "C" not null{fields}, embedding {vector} not null) partition by list (part)'
             ).format(**names, vector=self.vector_type),
             sql.SQL("alter table {space} alter column embedding set storage plain").format(**names)
-            if self.ref.config.dimensions <= _INLINE_DIMENSIONS
+            if self.ref.config.dimensions <= INLINE_DIMENSIONS
             else sql.SQL("alter table {space} alter column embedding set storage external").format(**names),
         ]
         return made + self._field_indexes("documents")

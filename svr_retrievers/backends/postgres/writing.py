@@ -151,11 +151,8 @@ async def _merged(
 ) -> tuple[list[tuple[str, str, int]], Counter[int]]:
     """Through a staging table; the keys that existed with their former partitions, and the change of each tail."""
     await conn.execute(changes.SETTINGS)
-    await conn.execute(tables.create_stage())
-    await _copy(conn, changes.copy_stage(tables), rows.staged, len(rows.order))
+    replaced = await _staged(conn, tables, rows)
     tails = Counter(-p for p in rows.parts if p < 0)
-    cursor = await conn.execute(changes.upsert_documents(tables))
-    replaced = [(str(row[0]), str(row[1]), int(row[2])) for row in await cursor.fetchall()]
     if replaced:
         former = _both({part for _, _, part in replaced})
         stay = await (await conn.execute(changes.keep_unchanged(tables), (former,))).fetchall()
@@ -163,6 +160,21 @@ async def _merged(
         tails.subtract(Counter(-int(row[0]) for row in (*stay, *gone) if row[0] < 0))
     await conn.execute(changes.insert_vectors(tables))
     return replaced, tails
+
+
+async def _staged(conn: Connection, tables: Tables, rows: _Rows) -> list[tuple[str, str, int]]:
+    """Writes the documents and leaves the vectors on the stage; the keys that existed, with their partitions."""
+    await conn.execute(tables.create_stage())
+    await _copy(conn, changes.copy_stage(tables), rows.staged, len(rows.order))
+    cursor = await conn.execute(changes.upsert_documents(tables))
+    return [(str(row[0]), str(row[1]), int(row[2])) for row in await cursor.fetchall()]
+
+
+async def stage(
+    conn: Connection, tables: Tables, known: PartitionMap, batch: Batch, partitions: Sequence[int]
+) -> None:
+    """Writes the documents of a batch and leaves its vectors on the stage, for a caller that knows where to."""
+    await _staged(conn, tables, _Rows(tables, known, batch, partitions))
 
 
 def _both(partitions: set[int]) -> list[int]:
