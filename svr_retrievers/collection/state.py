@@ -100,6 +100,7 @@ class CollectionState:
             nprobe=request.nprobe,
             recall_target=request.recall_target,
             exact=request.exact,
+            ef_search=request.ef_search,
         )
 
     async def _query_vector(self, request: Request) -> Vector:

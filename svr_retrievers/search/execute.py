@@ -18,7 +18,6 @@ from svr_retrievers.backends.protocol import (
 )
 from svr_retrievers.concurrency import NeedsLoop, on_loop
 from svr_retrievers.errors import DeadlineExceeded, InputError, NotFound, SVRError, UsageError
-from svr_retrievers.filters import Node
 from svr_retrievers.model import (
     Hit,
     Incomplete,
@@ -57,7 +56,7 @@ class Engine:
         seconds: float,
     ) -> Answers:
         """The pages of these partitions, under the request's policy."""
-        query = query_for(request, vector, planned.filter, tuple(ids), seconds)
+        query = query_for(request, vector, planned, tuple(ids), seconds)
         shards = self.backend.shards(view.map, ids)
         if len(shards) == 1:
             return Answers(pages=[await self._only(view, query)])
@@ -93,16 +92,17 @@ class Engine:
 
 
 def query_for(
-    request: Request, vector: Vector, node: Node, ids: tuple[int, ...], seconds: float | None
+    request: Request, vector: Vector, planned: Planned, ids: tuple[int, ...], seconds: float | None
 ) -> Query:
+    """`ef_search` as asked for, else as the recall target takes it."""
     return Query(
         vector=vector,
         limit=request.limit,
         namespace=request.namespace,
-        filter=node,
+        filter=planned.filter,
         partitions=ids,
         exact=request.exact,
-        ef_search=request.ef_search,
+        ef_search=request.ef_search if request.ef_search is not None else planned.ef_search,
         with_vectors=request.with_vectors,
         timeout_seconds=seconds,
     )
