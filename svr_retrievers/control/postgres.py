@@ -19,12 +19,14 @@ from svr_retrievers.errors import CollectionExists, CollectionNotFound, SchemaTo
 from svr_retrievers.filters import statistics
 from svr_retrievers.filters.statistics import FilterStatistics
 from svr_retrievers.model import (
+    Partition,
     PartitionMap,
     PartitionStats,
 )
 from svr_retrievers.routing.probe import Calibration
 
 Connection = AsyncConnection[TupleRow]
+_ROWS_AT_ONCE = 200
 _MIGRATION_LOCK = 0x5356525F4D4947  # "SVR_MIG": one migration at a time in a database
 
 
@@ -131,28 +133,34 @@ class Catalog:
     # Partition maps
 
     async def load_map(self, conn: Connection, ref: CollectionRef) -> MapState:
-        """One consistent map: generation and partitions come from a single statement."""
+        """One consistent map: generation and partitions come from a single statement.
+
+        Centroids may be most of what a client holds, so rows are decoded a few at a time into one array.
+        """
         cursor = conn.cursor(binary=True)
         await cursor.execute(
             self.statement(
                 "select c.generation, c.calibration, p.id, p.parent, p.kind, p.value, p.label, p.path, p.state,"
                 " p.indexed, p.row_count, p.rows_at_refresh, p.centroids, p.spread, p.leaf,"
-                " p.tail, p.tail_rows, p.server,"
+                " p.tail, p.tail_rows, p.server, sum(length(p.centroids)) over (),"
                 " case when row_number() over (order by p.id) = 1 then c.field_statistics end"
                 " from {collections} c left join {partitions} p on p.collection = c.id where c.id = %s order by p.id"
             ),
             (ref.id,),
         )
-        rows = await cursor.fetchall()
-        if not rows:
+        first = await cursor.fetchone()
+        if first is None:
             raise _dropped(ref)
-        partitions = [
-            records.partition(row[2:-1], ref.config.dimensions) for row in rows if row[2] is not None
-        ]
+        centroids = records.Centroids(int(first[-2] or 0), ref.config.dimensions)
+        partitions: list[Partition] = []
+        rows: Sequence[TupleRow] = [first]
+        while rows:
+            partitions += [records.partition(row[2:-2], centroids) for row in rows if row[2] is not None]
+            rows = await cursor.fetchmany(_ROWS_AT_ONCE)
         return MapState(
-            PartitionMap(int(rows[0][0]), partitions),
-            records.calibration_of(rows[0][1]),
-            records.field_statistics_of(rows[0][-1], ref.config.fields),
+            PartitionMap(int(first[0]), partitions),
+            records.calibration_of(first[1]),
+            records.field_statistics_of(first[-1], ref.config.fields),
         )
 
     async def fence(

@@ -32,22 +32,40 @@ def packed(array: Vector | None) -> bytes | None:
     return None if array is None else np.ascontiguousarray(array, dtype="<f4").tobytes()
 
 
-def array(body: bytes | None, columns: int | None) -> Vector | None:
-    if body is None:
-        return None
-    flat = np.frombuffer(body, dtype="<f4").astype(np.float32)
-    return flat if columns is None else flat.reshape(-1, columns)
+def array(body: bytes | None) -> Vector | None:
+    return None if body is None else np.frombuffer(body, dtype="<f4").astype(np.float32)
 
 
-def partition(row: Sequence[object], dimensions: int) -> Partition:
+class Centroids:
+    """The centroids of a whole map in one array, which each partition's own are a part of.
+
+    Routing compares a query with all of them, and so needs no second copy to have them side by side.
+    """
+
+    def __init__(self, size: int, dimensions: int) -> None:
+        self._all = np.empty((size // (4 * dimensions), dimensions), dtype=np.float32)
+        self._at = 0
+
+    def take(self, body: bytes | None) -> Vector | None:
+        """The next few, decoded into their place."""
+        if body is None:
+            return None
+        rows = np.frombuffer(body, dtype="<f4").reshape(-1, self._all.shape[1])
+        part = self._all[self._at : self._at + len(rows)]
+        part[:] = rows
+        self._at += len(rows)
+        return part
+
+
+def partition(row: Sequence[object], centroids_of: Centroids) -> Partition:
     (pid, parent, kind, value, label, path, state, indexed, rows, refreshed, centroids, spread, leaf) = row[
         :13
     ]
     tail, tail_rows, server = row[13:]
     stats = PartitionStats(
         rows=max(0, cast("int", rows)),
-        centroids=array(cast("bytes | None", centroids), dimensions),
-        spread=array(cast("bytes | None", spread), None),
+        centroids=centroids_of.take(cast("bytes | None", centroids)),
+        spread=array(cast("bytes | None", spread)),
         rows_at_refresh=cast("int", refreshed),
         indexed=bool(indexed),
         tail=bool(tail),
