@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from svr_retrievers.backends.indexes import IndexSpec
+from svr_retrievers.backends.indexes import IndexSpec, check_fits
 from svr_retrievers.backends.memory import MemoryBackend
 from svr_retrievers.backends.protocol import Backend, CollectionConfig, CollectionRef, ServerRegistry
 from svr_retrievers.collection import AsyncCollection
@@ -254,6 +254,7 @@ def make_config(
         )
     if index is not None and not isinstance(index, IndexSpec):
         raise InputError(f"index must be hnsw(), ivfflat() or flat(), not {type(index).__name__}.")
+    check_fits(index or IndexSpec(), Metric(metric))
     return CollectionConfig(
         name=checked,
         dimensions=dimensions,

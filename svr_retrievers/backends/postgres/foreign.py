@@ -265,7 +265,7 @@ class Share:
             limit=sql.Literal(query.limit),
         )
         params = [query.vector, list(query.partitions), query.namespace, *values]
-        if exact or self.local.half:
+        if exact or self.local.quantized:
             params.append(query.vector)
         return queries.Statement(text, params)
 
@@ -280,9 +280,7 @@ class Share:
 
     def fetched(self, query: Query) -> int:
         """How many rows an index scan on the server sends for this query, so that the best of them are right."""
-        if self.local.half:
-            return query.limit * queries.HALF_OVERFETCH
-        return query.limit if query.filter == ALL else query.limit * queries.FILTERED_OVERFETCH
+        return query.limit * queries.overfetch(self.local, exact=False, filtered=query.filter != ALL)
 
     def _by_id(self, query: Query) -> tuple[sql.Composed, list[object]]:
         where = Selection(query.namespace, query.filter, partitions=query.partitions)
@@ -293,14 +291,9 @@ class Share:
         ).format(documents=self.local.documents, where=inner.text)
         return text, inner.params
 
-    def _order(self, *, exact: bool) -> sql.Composed:
+    def _order(self, *, exact: bool) -> sql.Composable:
         """An order that no index serves breaks ties by key; see `queries`."""
         op = self.local.operator
         if exact:
             return sql.SQL("(s.embedding {op} %s) + 0, s.namespace, s.id").format(op=op)
-        if self.local.half:
-            cast = sql.SQL("halfvec({})").format(sql.Literal(self.local.ref.config.dimensions))
-            return sql.SQL("l2_normalize(s.embedding)::{cast} {op} l2_normalize(%s::vector)::{cast}").format(
-                cast=cast, op=op
-            )
-        return sql.SQL("distance").format()
+        return self.local.index_order()

@@ -341,7 +341,10 @@ class PostgresBackend:
                 (p.stats.rows for i in query.partitions if (p := known.get(i)) is not None), default=0
             )
             probes = min(32_768, spec.probes_for(largest))
-        ef = min(1000, max(query.ef_search or spec.ef_search, min(query.limit, 200)))
+        yielded = query.limit * self.tables(ref).candidates
+        ef = min(
+            1000, max(query.ef_search or spec.ef_search, yielded if yielded <= 200 or spec.rescore else 200)
+        )
         return ReadSettings(
             ef, self._settings.hnsw_max_scan_tuples, probes, custom_plan, query.timeout_seconds
         )

@@ -14,6 +14,7 @@ from typing import LiteralString
 
 from psycopg import sql
 
+from svr_retrievers.backends.indexes import Quantization
 from svr_retrievers.backends.postgres.filters import COLUMN_TYPES
 from svr_retrievers.backends.protocol import CollectionRef
 from svr_retrievers.model import Metric
@@ -21,6 +22,7 @@ from svr_retrievers.names import column_for, stable_hash, table_for
 
 VECTOR_INDEX_MAX = 2_000
 HALFVEC_INDEX_MAX = 4_000
+BIT_INDEX_MAX = 64_000
 INLINE_DIMENSIONS = 1_900
 """Vectors up to this length stay in the row: a scan that must fetch each from TOAST is several times slower."""
 _OPERATORS: dict[Metric, LiteralString] = {
@@ -33,6 +35,13 @@ _CLASSES: dict[Metric, LiteralString] = {
     Metric.L2: "l2_ops",
     Metric.INNER_PRODUCT: "ip_ops",
 }
+
+
+_QUANTIZED_CLASSES: dict[str, LiteralString] = {"half": "halfvec_cosine_ops", "binary": "bit_hamming_ops"}
+_INDEX_OPERATORS: dict[str, LiteralString] = {"half": "<=>", "binary": "<~>"}
+_LONGEST_INDEXED = {"none": VECTOR_INDEX_MAX, "half": HALFVEC_INDEX_MAX, "binary": BIT_INDEX_MAX}
+_RESCORED = {"none": 1, "half": 4, "binary": 20}
+"""Half precision orders almost as full precision does; single bits say little, and need many candidates."""
 
 
 @dataclass(frozen=True)
@@ -103,20 +112,50 @@ class Tables:
     def operator(self) -> sql.SQL:
         return sql.SQL(_OPERATORS[self.ref.config.metric])
 
-    @property
-    def half(self) -> bool:
-        """Whether vectors are too long for a plain index and are indexed in half precision.
+    @cached_property
+    def quantization(self) -> Quantization:
+        """How the index keeps the vectors: as asked for, or in half precision where they are too long for a plain one.
 
-        Only under cosine, where they can be brought to unit length: others might not fit its range.
+        Only under cosine, where they can be brought to unit length: others might not fit the range of half precision.
         """
-        fits = VECTOR_INDEX_MAX < self.ref.config.dimensions <= HALFVEC_INDEX_MAX
-        return fits and self.ref.config.metric is Metric.COSINE
+        config = self.ref.config
+        if config.index.quantization != "none":
+            return config.index.quantization
+        long = VECTOR_INDEX_MAX < config.dimensions <= HALFVEC_INDEX_MAX
+        return "half" if long and config.metric is Metric.COSINE else "none"
+
+    @property
+    def quantized(self) -> bool:
+        return self.quantization != "none"
 
     @property
     def indexable(self) -> bool:
-        return self.ref.config.index.kind != "flat" and (
-            self.half or self.ref.config.dimensions <= VECTOR_INDEX_MAX
+        return (
+            self.ref.config.index.kind != "flat"
+            and self.ref.config.dimensions <= _LONGEST_INDEXED[self.quantization]
         )
+
+    @cached_property
+    def candidates(self) -> int:
+        """How many times the limit an unfiltered index scan must yield, so that the best of them are right."""
+        return self.ref.config.index.rescore or _RESCORED[self.quantization]
+
+    def index_order(self) -> sql.Composable:
+        """The order by which a scan of the vector index yields rows of `s`; with one placeholder where quantized."""
+        if not self.quantized:
+            return sql.SQL("distance")
+        return sql.SQL("{} {} {}").format(
+            self._compressed(sql.SQL("s.embedding")),
+            sql.SQL(_INDEX_OPERATORS[self.quantization]),
+            self._compressed(sql.SQL("%s::vector")),
+        )
+
+    def _compressed(self, vector: sql.SQL) -> sql.Composed:
+        template = {
+            "half": sql.SQL("(l2_normalize({vector})::halfvec({size}))"),
+            "binary": sql.SQL("(binary_quantize({vector})::bit({size}))"),
+        }[self.quantization]
+        return template.format(vector=vector, size=sql.Literal(self.ref.config.dimensions))
 
     def create(self) -> list[sql.Composed]:
         names = {"documents": self.documents, "space": self.space, "fields": self._field_definitions}
@@ -188,7 +227,8 @@ class Tables:
     def create_index(self, partition: int, rows: int) -> sql.Composed:
         """The vector index of one partition, built without blocking writers."""
         spec = self.ref.config.index
-        kind = sql.SQL("halfvec_" if self.half else "vector_") + sql.SQL(_CLASSES[self.ref.config.metric])
+        metric = self.ref.config.metric
+        kind = sql.SQL(_QUANTIZED_CLASSES.get(self.quantization, "vector_" + _CLASSES[metric]))
         options = (
             sql.SQL("m = {}, ef_construction = {}").format(
                 sql.Literal(spec.m), sql.Literal(spec.ef_construction)
@@ -208,11 +248,7 @@ class Tables:
         )
 
     def _indexed_column(self) -> sql.Composable:
-        if not self.half:
-            return sql.SQL("embedding")
-        return sql.SQL("(l2_normalize(embedding)::halfvec({}))").format(
-            sql.Literal(self.ref.config.dimensions)
-        )
+        return self._compressed(sql.SQL("embedding")) if self.quantized else sql.SQL("embedding")
 
     def child_field_indexes(self, partition: int) -> list[sql.Composed]:
         return self._field_indexes(f"p{partition}")
