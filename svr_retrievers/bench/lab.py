@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from svr_retrievers import Collection, SVRClient
 
 ROWS_A_PARTITION = 4_000
-ROWS_A_TEXT_PARTITION = 1_250
+ROWS_A_TEXT_PARTITION = 2_500
 
 
 @dataclass
