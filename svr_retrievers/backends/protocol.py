@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.filters import FieldType, Node
+from svr_retrievers.filters.choice import Estimates
 from svr_retrievers.filters.statistics import FilterStatistics
 from svr_retrievers.model import (
     Document,
@@ -126,8 +127,8 @@ class Query:
     ef_search: int | None = None
     with_vectors: bool = False
     timeout_seconds: float | None = None
-    shares: Mapping[int, float] = field(default_factory=dict)
-    """The estimated share of each partition's rows that the filter lets pass; 1 where none is given."""
+    estimates: Estimates | None = None
+    """What is known of the filter in each partition; None where there is no filter."""
 
 
 class Candidate(NamedTuple):

@@ -172,7 +172,7 @@ class CollectionReads(CollectionState):
         ids = tuple(p.id for p in planned.route.partitions)
         if not ids:
             return planned, ""
-        asked = query_for(request, query, planned, ids, None)
+        asked = query_for(view, request, query, planned, ids, None)
         return planned, await self._backend.explain(self._ref, view.map, asked)
 
     async def _measured(self, request: Request, query: Vector) -> tuple[SearchResult, float]:

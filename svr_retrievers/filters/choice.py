@@ -56,6 +56,21 @@ class ScanCosts:
         return ScanCosts(**{name: float(str(cost)) for name, cost in body.items() if name in known})
 
 
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What is known of a search's filter in each partition it goes to.
+
+    `shares`: the part of the rows expected to match. `reads`: the part that must be looked at one by one,
+    which is what the declared conditions leave, where the filter asks for undeclared fields as well.
+    """
+
+    shares: Mapping[int, float]
+    reads: Mapping[int, float]
+    led_by_value: bool = False
+    """Whether an index finds few rows by one field's value, so that a plan made for any value is good."""
+    costs: ScanCosts | None = None
+
+
 IndexKind: TypeAlias = Literal["hnsw", "ivfflat", "none"]
 
 

@@ -14,6 +14,7 @@ from math import prod
 from typing import Final
 
 from svr_retrievers.filters import patterns
+from svr_retrievers.filters.choice import Estimates
 from svr_retrievers.filters.equality import equality_key
 from svr_retrievers.filters.statistics import (
     Fields,
@@ -24,6 +25,7 @@ from svr_retrievers.filters.statistics import (
     dotted,
 )
 from svr_retrievers.filters.tree import (
+    ALL,
     And,
     Compare,
     Contains,
@@ -49,6 +51,7 @@ LIKE_UNKNOWN: Final = 0.05
 MISSING_UNKNOWN: Final = 0.1
 """Share of the rows assumed to lack a field nothing is known about."""
 
+_FEW: Final = 0.05
 _RANGES: Final = (Op.GT, Op.GTE, Op.LT, Op.LTE)
 
 
@@ -64,6 +67,59 @@ def selectivity(node: Node, fields: Fields) -> float:
         case _:
             known = fields.get(_name(node))
             return _unknown(node) if known is None else _clamped(_leaf(node, known))
+
+
+def estimates(node: Node, known: FilterStatistics, partitions: Iterable[int]) -> Estimates:
+    """The shares in each of the partitions, with what undeclared conditions make the search read."""
+    first = declared_part(node)
+    shares: dict[int, float] = {}
+    reads: dict[int, float] = {}
+    whole: tuple[float, float] | None = None
+    for number in partitions:
+        own = number in known.partitions
+        found = whole
+        if found is None or own:
+            fields = known.within(number)
+            share = selectivity(node, fields)
+            found = (share, 0.0 if first is node else selectivity(first, fields))
+            whole = whole if own else found
+        shares[number], reads[number] = found
+    return Estimates(shares, reads, is_led_by_value(node, known.fields), known.costs)
+
+
+def declared_part(node: Node) -> Node:
+    """What of the filter typed columns alone can answer: the filter itself where that is all of it."""
+    if _is_declared(node):
+        return node
+    if isinstance(node, And):
+        return And(tuple(child for child in node.children if _is_declared(child)))
+    return ALL
+
+
+def _is_declared(node: Node) -> bool:
+    match node:
+        case And(children) | Or(children):
+            return all(map(_is_declared, children))
+        case Not(child):
+            return _is_declared(child)
+        case _:
+            return getattr(node, "field_type", None) is not None
+
+
+def is_led_by_value(node: Node, fields: Fields) -> bool:
+    """Whether an index finds few rows by a value of one field, whatever that value is.
+
+    Then a plan made for any value is good for this one.
+    """
+    conditions = node.children if isinstance(node, And) else (node,)
+    return any(
+        isinstance(c, Compare | In)
+        and (isinstance(c, In) or c.op is Op.EQ)
+        and c.field_type is not None
+        and not c.field_type.is_list
+        and selectivity(c, fields) <= _FEW
+        for c in conditions
+    )
 
 
 def is_estimated(node: Node, fields: Fields) -> bool:
@@ -244,4 +300,14 @@ def _unknown(node: Compare | In | IsNull | EqualsList | Contains | Exists | Like
             return RANGE_UNKNOWN
 
 
-__all__ = ["FieldStatistics", "FilterStatistics", "compact", "dotted", "is_estimated", "selectivity"]
+__all__ = [
+    "FieldStatistics",
+    "FilterStatistics",
+    "compact",
+    "declared_part",
+    "dotted",
+    "estimates",
+    "is_estimated",
+    "is_led_by_value",
+    "selectivity",
+]

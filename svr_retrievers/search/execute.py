@@ -18,6 +18,8 @@ from svr_retrievers.backends.protocol import (
 )
 from svr_retrievers.concurrency import NeedsLoop, on_loop
 from svr_retrievers.errors import DeadlineExceeded, InputError, NotFound, SVRError, UsageError
+from svr_retrievers.filters import ALL
+from svr_retrievers.filters.selectivity import estimates
 from svr_retrievers.model import (
     Hit,
     Incomplete,
@@ -56,7 +58,7 @@ class Engine:
         seconds: float,
     ) -> Answers:
         """The pages of these partitions, under the request's policy."""
-        query = query_for(request, vector, planned, tuple(ids), seconds)
+        query = query_for(view, request, vector, planned, tuple(ids), seconds)
         shards = self.backend.shards(view.map, ids)
         if len(shards) == 1:
             return Answers(pages=[await self._only(view, query)])
@@ -92,7 +94,12 @@ class Engine:
 
 
 def query_for(
-    request: Request, vector: Vector, planned: Planned, ids: tuple[int, ...], seconds: float | None
+    view: View,
+    request: Request,
+    vector: Vector,
+    planned: Planned,
+    ids: tuple[int, ...],
+    seconds: float | None,
 ) -> Query:
     """`ef_search` as asked for, else as the recall target takes it."""
     return Query(
@@ -105,6 +112,9 @@ def query_for(
         ef_search=request.ef_search if request.ef_search is not None else planned.ef_search,
         with_vectors=request.with_vectors,
         timeout_seconds=seconds,
+        estimates=None
+        if planned.filter == ALL
+        else estimates(planned.filter, view.state.field_statistics, ids),
     )
 
 

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from svr_retrievers.backends.postgres import connection as conns
+from svr_retrievers.backends.postgres.queries import Planning
 from svr_retrievers.backends.postgres.sessions import ThreadSession
 from svr_retrievers.concurrency import on_loop
 from svr_retrievers.errors import ClientClosed, DeadlineExceeded
@@ -38,13 +39,12 @@ class ReadSettings:
     ef_search: int
     max_scan_tuples: int
     probes: int
-    custom_plan: bool
+    planning: Planning
     seconds: float | None
 
     def texts(self) -> tuple[str, ...]:
         timeout = 0 if self.seconds is None else max(1, int(self.seconds * 1000))
-        mode = "force_custom_plan" if self.custom_plan else "auto"
-        return str(self.ef_search), str(self.max_scan_tuples), str(self.probes), mode, str(timeout)
+        return str(self.ef_search), str(self.max_scan_tuples), str(self.probes), self.planning, str(timeout)
 
 
 class Asker:

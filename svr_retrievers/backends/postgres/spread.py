@@ -421,7 +421,8 @@ class SpreadBackend(PostgresBackend):
         self, ref: CollectionRef, known: PartitionMap, share: Share, query: Query
     ) -> tuple[Query, int]:
         """What is asked first, and how many rows of it are to come over."""
-        if self._uses_index(ref, known, query):
+        choice = self._choice(ref, known, query)
+        if self._uses_index(ref, known, query) and (choice is None or choice.indexed):
             return query, share.fetched(query)
         return queries.exactly(query), query.limit
 
@@ -432,7 +433,7 @@ class SpreadBackend(PostgresBackend):
         caller's, so it was when they were read.
         """
         statement = share.search(query, fetched)
-        settings = self._read_settings(ref, known, query, custom_plan=True)
+        settings = self._read_settings(ref, known, query, "force_custom_plan")
         rows = await self._rows_of(ref, share, statement, settings, scans=not query.exact)
         later = self._catalog.statement("select generation from {collections} where id = %s")
         seen = await self._asker.rows(later.as_bytes(None), (ref.id,), settings, ref.config.name)
@@ -473,7 +474,7 @@ class SpreadBackend(PostgresBackend):
             share = await self._share(ref, server_of(known, partitions[0]))
             asked, fetched = self._first(ref, known, share, replace(query, partitions=partitions))
             statement = share.search(asked, fetched)
-            settings = self._read_settings(ref, known, query, custom_plan=True)
+            settings = self._read_settings(ref, known, query, "force_custom_plan")
             text = b"explain (verbose, costs off) " + statement.text.as_bytes(None)
             rows = await self._asker.rows(text, statement.params, settings, ref.config.name)
             lines = "\n".join(str(row[0]) for row in rows)

@@ -13,7 +13,7 @@ import numpy as np
 from psycopg import sql
 
 from svr_retrievers.backends.postgres import connection as conns
-from svr_retrievers.backends.postgres import field_statistics, indexing, queries, writing
+from svr_retrievers.backends.postgres import field_statistics, filtered, indexing, queries, writing
 from svr_retrievers.backends.postgres.asking import Asker, ReadSettings
 from svr_retrievers.backends.postgres.connection import Connection, Pool, borrowed
 from svr_retrievers.backends.postgres.tables import Tables
@@ -33,6 +33,7 @@ from svr_retrievers.backends.protocol import (
 )
 from svr_retrievers.control.postgres import Catalog
 from svr_retrievers.errors import ClientClosed, CollectionNotFound, ConnectionFailed
+from svr_retrievers.filters.choice import Choice
 from svr_retrievers.model import Document, PartitionMap, PartitionStats, Vector
 from svr_retrievers.routing.place import least_filled, unused_path
 from svr_retrievers.routing.probe import Calibration
@@ -304,22 +305,39 @@ class PostgresBackend:
 
         Without an index the question is put exactly, so that ties at the limit are decided by key.
         """
-        indexed = self._uses_index(ref, known, query)
-        found = await self._ask(ref, known, query if indexed else queries.exactly(query))
+        asked, indexed = self._statement(ref, known, query)
+        found = await self._ask(ref, known, query, asked)
         if indexed and len(found) < query.limit:
-            found = await self._ask(ref, known, queries.exactly(query))
-            indexed = False
+            again, indexed = self._statement(ref, known, queries.exactly(query))
+            found = await self._ask(ref, known, query, again)
         return Page(tuple(found), exact=not indexed)
+
+    def _statement(
+        self, ref: CollectionRef, known: PartitionMap, query: Query
+    ) -> tuple[queries.Search, bool]:
+        """What is sent for the question, and whether an index takes part, which might miss rows."""
+        tables, tailed = self.tables(ref), _tailed(known, query.partitions)
+        choice = self._choice(ref, known, query)
+        if choice is not None:
+            made = filtered.search(tables, query, choice, tailed, 2 * len(known.leaves))
+            return made, bool(choice.indexed)
+        indexed = self._uses_index(ref, known, query)
+        return queries.search(tables, query if indexed else queries.exactly(query), tailed), indexed
+
+    def _choice(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Choice | None:
+        most = self._settings.hnsw_max_scan_tuples
+        return filtered.choice(self.tables(ref), known, query, self._ef_search(ref, query), most)
 
     def _uses_index(self, ref: CollectionRef, known: PartitionMap, query: Query) -> bool:
         if query.exact or not self.tables(ref).indexable:
             return False
         return any((p := known.get(i)) is not None and p.stats.indexed for i in query.partitions)
 
-    async def _ask(self, ref: CollectionRef, known: PartitionMap, query: Query) -> list[Candidate]:
+    async def _ask(
+        self, ref: CollectionRef, known: PartitionMap, query: Query, asked: queries.Search
+    ) -> list[Candidate]:
         """The rows come with the map's generation, from the same snapshot: if it is the caller's, so was the map."""
-        asked = queries.search(self.tables(ref), query, _tailed(known, query.partitions))
-        settings = self._read_settings(ref, known, query, custom_plan=asked.custom_plan)
+        settings = self._read_settings(ref, known, query, asked.planning)
         rows = await self._asker.rows(asked.text, asked.params, settings, ref.config.name)
         if rows:
             generation = rows[0][7]
@@ -332,7 +350,7 @@ class PostgresBackend:
         return [candidate(row) for row in rows]
 
     def _read_settings(
-        self, ref: CollectionRef, known: PartitionMap, query: Query, *, custom_plan: bool
+        self, ref: CollectionRef, known: PartitionMap, query: Query, planning: queries.Planning
     ) -> ReadSettings:
         spec = ref.config.index
         probes = 1
@@ -341,24 +359,25 @@ class PostgresBackend:
                 (p.stats.rows for i in query.partitions if (p := known.get(i)) is not None), default=0
             )
             probes = min(32_768, spec.probes_for(largest))
+        ef = self._ef_search(ref, query)
+        return ReadSettings(ef, self._settings.hnsw_max_scan_tuples, probes, planning, query.timeout_seconds)
+
+    def _ef_search(self, ref: CollectionRef, query: Query) -> int:
+        spec = ref.config.index
         yielded = query.limit * self.tables(ref).candidates
-        ef = min(
+        return min(
             1000, max(query.ef_search or spec.ef_search, yielded if yielded <= 200 or spec.rescore else 200)
-        )
-        return ReadSettings(
-            ef, self._settings.hnsw_max_scan_tuples, probes, custom_plan, query.timeout_seconds
         )
 
     async def explain(self, ref: CollectionRef, known: PartitionMap, query: Query) -> str:
-        """The plan of the statement that `search` would send first."""
-        indexed = self._uses_index(ref, known, query)
-        asked = queries.search(
-            self.tables(ref), query if indexed else queries.exactly(query), _tailed(known, query.partitions)
-        )
-        settings = self._read_settings(ref, known, query, custom_plan=True)
+        """How a filter's matches are found and why, and the plan of the statement that `search` would send first."""
+        asked, _ = self._statement(ref, known, query)
+        choice = self._choice(ref, known, query)
+        settings = self._read_settings(ref, known, query, "force_custom_plan")
         text = b"explain (costs off) " + asked.text
         rows = await self._asker.rows(text, asked.params, settings, ref.config.name)
-        return _VECTOR_LITERAL.sub("'[...]'", "\n".join(str(row[0]) for row in rows))
+        told = [choice.note] if choice is not None else []
+        return _VECTOR_LITERAL.sub("'[...]'", "\n".join([*told, *(str(row[0]) for row in rows)]))
 
     async def find(
         self,

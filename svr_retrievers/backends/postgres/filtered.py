@@ -1,0 +1,168 @@
+"""A filtered search as SQL: some partitions exactly over their matching rows, others through their index.
+
+The form decides the plan. Left to itself the server walks a graph under almost any filter; an ordering
+by an expression takes the graph away, and the field's B-tree is what remains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from svr_retrievers.backends.postgres.filters import compile_filter
+from svr_retrievers.backends.postgres.queries import (
+    TEXTS_KEPT,
+    Planning,
+    Search,
+    join_documents,
+    order_by,
+    overfetch,
+)
+from svr_retrievers.backends.postgres.tables import Tables
+from svr_retrievers.backends.protocol import Query
+from svr_retrievers.filters.choice import Choice, Estimates, Part, ScanCosts, choose
+from svr_retrievers.model import Partition, PartitionMap
+
+GENERIC_UP_TO_TABLES = 256
+"""A kept plan names every table of the collection, and each search locks them all: about 0.2 us each."""
+GENERIC_UP_TO_MATCHES = 4_000
+"""A plan for this very filter takes 60 us a partition to make. With more rows to compare that no longer counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the text depends on: one table by name or so many by number, on either side; 0 for none."""
+
+    condition: str
+    needs_metadata: bool
+    exact: int
+    exact_table: int | None
+    indexed: int
+    indexed_table: int | None
+    limit: int
+    with_vectors: bool
+
+
+def choice(
+    tables: Tables, known: PartitionMap, query: Query, ef_search: int, most_visited: int
+) -> Choice | None:
+    """The way in each partition; None where there is no filter, or every row is to be compared."""
+    if query.estimates is None or query.exact:
+        return None
+    parts = {number: _part(tables, known.get(number), number, query.estimates) for number in query.partitions}
+    costs = query.estimates.costs or ScanCosts.for_dimensions(tables.ref.config.dimensions)
+    return choose(parts, limit=query.limit, ef_search=ef_search, most_visited=most_visited, costs=costs)
+
+
+def _part(tables: Tables, leaf: Partition | None, number: int, estimates: Estimates) -> Part:
+    rows = leaf.stats.rows if leaf is not None else 0
+    share, read = estimates.shares.get(number, 1.0), estimates.reads.get(number, 0.0)
+    spec = tables.ref.config.index
+    if leaf is None or not leaf.stats.indexed or not tables.indexable or spec.kind == "flat":
+        return Part(rows, share, "none", read)
+    lists = rows * spec.probes_for(rows) // spec.lists_for(rows) if spec.kind == "ivfflat" else 0
+    return Part(rows, share, spec.kind, read, lists)
+
+
+def search(tables: Tables, query: Query, choice: Choice, tailed: Container[int], known_tables: int) -> Search:
+    """As `queries.search`, for a filter whose way was chosen. Fresh rows have no index: they are compared exactly.
+
+    `known_tables`: how many tables hold rows of the collection.
+    """
+    exact = [*choice.exact, *(-p for p in query.partitions if p in tailed)]
+    indexed = list(choice.indexed)
+    plain, values, needs_metadata = compile_filter(query.filter, tables.columns)
+    form = _Form(
+        plain.as_string(None),
+        needs_metadata,
+        _padded(len(exact)),
+        exact[0] if len(exact) == 1 else None,
+        _padded(len(indexed)),
+        indexed[0] if len(indexed) == 1 else None,
+        query.limit,
+        query.with_vectors,
+    )
+    text = tables.texts.get(form)
+    if text is None:
+        if len(tables.texts) >= TEXTS_KEPT:
+            tables.texts.clear()
+        text = tables.texts[form] = _text(tables, form, plain).as_bytes(None)
+    params: list[object] = []
+    if exact:
+        params += [query.vector, *_numbers(exact), query.namespace, *values, query.vector]
+    if indexed:
+        again = [query.vector] if tables.quantized else []
+        params += [query.vector, *_numbers(indexed), query.namespace, *values, *again]
+    return Search(text, params, _planning(query, choice, known_tables))
+
+
+def _planning(query: Query, choice: Choice, known_tables: int) -> Planning:
+    """A kept plan, where a B-tree leads to few rows whatever the value and there are not too many tables."""
+    kept = (
+        not choice.indexed
+        and query.estimates is not None
+        and query.estimates.led_by_value
+        and choice.matches <= GENERIC_UP_TO_MATCHES
+        and known_tables <= GENERIC_UP_TO_TABLES
+    )
+    return "force_generic_plan" if kept else "force_custom_plan"
+
+
+def _padded(parts: int) -> int:
+    """The next power of two, so that few texts serve all numbers of partitions."""
+    return 0 if parts == 0 else 1 << (parts - 1).bit_length()
+
+
+def _numbers(parts: Sequence[int]) -> list[int]:
+    """One parameter each: with an array the server could not leave partitions out of a kept plan."""
+    if len(parts) == 1:
+        return []
+    return [*parts, *([parts[-1]] * (_padded(len(parts)) - len(parts)))]
+
+
+def _text(tables: Tables, form: _Form, condition: sql.Composable) -> sql.Composed:
+    sides: list[sql.Composable] = []
+    if form.exact:
+        sides.append(_side(tables, form, condition, form.exact, form.exact_table, exact=True))
+    if form.indexed:
+        sides.append(_side(tables, form, condition, form.indexed, form.indexed_table, exact=False))
+    found: sql.Composable = sql.SQL(" union all ").join(sides)
+    if form.indexed:
+        found = sql.SQL(
+            "select * from ({found}) c order by c.distance + 0, c.namespace, c.id limit {limit}"
+        ).format(found=found, limit=sql.Literal(form.limit))
+    return sql.SQL(
+        "select k.part, k.namespace, k.id, d.text, d.metadata, d.version, k.distance,"
+        " (select c.generation from {collections} c where c.id = {collection}){embedding} from ({found}) k"
+        " join {documents} d on d.namespace = k.namespace and d.id = k.id"
+        " order by k.distance + 0, k.namespace, k.id limit {limit}"
+    ).format(
+        collections=tables.collections,
+        collection=sql.Literal(tables.ref.id),
+        embedding=sql.SQL(", k.embedding" if form.with_vectors else ""),
+        found=found,
+        documents=tables.documents,
+        limit=sql.Literal(form.limit),
+    )
+
+
+def _side(
+    tables: Tables, form: _Form, condition: sql.Composable, parts: int, table: int | None, *, exact: bool
+) -> sql.Composed:
+    most = form.limit * overfetch(tables, exact=exact, filtered=True)
+    placeholders = sql.SQL(", ").join([sql.SQL("%s::int")] * parts)
+    return sql.SQL(
+        "(select s.part, s.namespace, s.id, s.embedding {op} %s as distance{embedding} from {rows} s{join}"
+        " where {partitions}s.namespace = %s and {condition} order by {order} limit {most})"
+    ).format(
+        op=tables.operator,
+        embedding=sql.SQL(", s.embedding" if form.with_vectors else ""),
+        rows=tables.space if table is None else tables.child(table) if table > 0 else tables.tail(-table),
+        join=join_documents(tables) if form.needs_metadata else sql.SQL(""),
+        partitions=sql.SQL("s.part in ({}) and ").format(placeholders) if table is None else sql.SQL(""),
+        condition=condition,
+        order=order_by(tables, exact=exact),
+        most=sql.Literal(most),
+    )
