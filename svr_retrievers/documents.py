@@ -10,13 +10,16 @@ import numpy.typing as npt
 
 from svr_retrievers.backends.protocol import Batch, CollectionConfig
 from svr_retrievers.errors import BatchError, DimensionMismatch, DocumentProblem, InputError
-from svr_retrievers.filters import normalise_metadata, typed_value
+from svr_retrievers.filters import normalise_metadata, typed_values
 from svr_retrievers.model import Document, JsonValue, Metric, Vector
 from svr_retrievers.names import MAX_KEY_BYTES, check_key, check_text
-from svr_retrievers.routing.place import check_placement
+from svr_retrievers.routing.place import check_placement, field_value
+from svr_retrievers.routing.schemes import Scheme
+from svr_retrievers.values import packed_rows
 
 _MOST_SQUARED = float(np.finfo(np.float32).max) / 8
 """Two vectors of at most this squared length have a distance that 32 bits hold."""
+_SCALARS = frozenset({str, int, bool, type(None)})
 
 
 @dataclass(slots=True)
@@ -29,9 +32,23 @@ class Draft:
     metadatas: list[Mapping[str, JsonValue]] = field(default_factory=list)
     typed: list[Mapping[str, object]] = field(default_factory=list)
     problems: list[DocumentProblem] = field(default_factory=list)
+    place_fields: tuple[str, ...] = ()
+    placeable: set[tuple[tuple[type, object], ...]] = field(default_factory=set)
 
     def refuse(self, index: int, doc_id: object, argument: str, message: str) -> None:
         self.problems.append(DocumentProblem(index, str(doc_id), argument, message))
+
+    def check_place(
+        self, scheme: Scheme, metadata: Mapping[str, JsonValue], typed: Mapping[str, object]
+    ) -> None:
+        """Raises InputError for what no partition can stand for; a value that was fine once is so again."""
+        values = tuple([field_value(field, metadata, typed) for field in self.place_fields])
+        known = tuple([(type(value), value) for value in values if type(value) in _SCALARS])
+        if len(known) < len(values):
+            check_placement(scheme, metadata, typed)
+        elif known not in self.placeable:
+            check_placement(scheme, metadata, typed)
+            self.placeable.add(known)
 
     def check(self) -> None:
         """Raises BatchError when any document was refused."""
@@ -61,7 +78,7 @@ def as_documents(documents: Iterable[Document]) -> list[Document]:
 
 def draft(documents: Sequence[Document], config: CollectionConfig, namespace: str) -> Draft:
     """Checks ids, texts, metadata, declared fields and partition keys; collects every problem."""
-    made = Draft()
+    made = Draft(place_fields=config.scheme.fields if config.scheme is not None else ())
     seen: dict[tuple[str, str], int] = {}
     for index, document in enumerate(documents):
         try:
@@ -83,10 +100,10 @@ def _draft_one(
     space = namespace if document.namespace is None else check_key(document.namespace, "namespace")
     text = check_text(document.text, "text")
     metadata = normalise_metadata(document.metadata)
-    typed = {name: typed_value(name, kind, metadata) for name, kind in config.fields.items()}
+    typed = typed_values(config.fields, metadata)
     _check_lengths(typed)
     if config.scheme is not None:
-        check_placement(config.scheme, metadata, typed)
+        made.check_place(config.scheme, metadata, typed)
     first = seen.setdefault((space, doc_id), index)
     if first != index:
         raise InputError(
@@ -149,6 +166,9 @@ def given_vectors(
     """
     if vectors is not None:
         return _matrix(vectors, len(documents), config.dimensions), []
+    plain = packed_rows([document.vector for document in documents], config.dimensions)
+    if plain is not None:
+        return plain, []
     out = np.zeros((len(documents), config.dimensions), dtype=np.float32)
     missing: list[int] = []
     for index, document in enumerate(documents):
@@ -184,6 +204,8 @@ def one_vector(value: object, dimensions: int, argument: str) -> Vector:
 
 
 def _matrix(vectors: npt.ArrayLike, count: int, dimensions: int) -> Vector:
+    if (rows := packed_rows(vectors, dimensions)) is not None and len(rows) == count:
+        return rows
     try:
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(vectors, dtype=np.float32)
@@ -206,12 +228,12 @@ def _matrix(vectors: npt.ArrayLike, count: int, dimensions: int) -> Vector:
 
 def vector_fault(vector: Vector, metric: Metric) -> str | None:
     """Why a vector of the right length still cannot be compared; None when it can."""
-    if 0.0 < float(np.dot(vector, vector)) <= _MOST_SQUARED:
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = float(np.dot(vector, vector))
+    if 0.0 < squared <= _MOST_SQUARED:
         return None
     if not np.isfinite(vector).all():
         return "vector holds NaN or infinity. Check the embedding model's output."
-    with np.errstate(over="ignore"):
-        squared = float(np.dot(vector, vector))
     if squared > _MOST_SQUARED:
         return "vector is too large for 32-bit arithmetic. Normalise it."
     if metric is Metric.COSINE and not squared > 0.0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import anyio.to_thread
@@ -31,8 +31,10 @@ BUILD_FROM = 2
 """A partition of so many times the rows that are searched exactly gets its index from the write that fills it."""
 FOLD_FROM = 4
 """A tail of so many times the rows that are searched exactly is folded by the write that makes it so long."""
-_SHARE_NEW = 0.2
-"""Doubled partitions of fewer new rows than are sampled are renewed once they hold this share of all rows together."""
+_FEW_ROWS, _MANY_ROWS = 64, 2_000
+"""A partition described by few rows is renewed after as many as are sampled; any that doubled after many."""
+_SHARE_NEW = 0.3
+"""The other partitions that doubled are renewed once their new rows are this share of all rows."""
 _GROWTH = 2
 """Centroids, calibration and the statistics of fields are renewed when what they describe has doubled."""
 
@@ -74,14 +76,16 @@ async def _index_what_waits_long(
     return bool(await backend.build_indexes(ref, state.map, build_from=least, fold_from=fold_from))
 
 
-async def refresh(backend: Backend, ref: CollectionRef) -> View:
+async def refresh(
+    backend: Backend, ref: CollectionRef, progress: Callable[[int, int], None] | None = None
+) -> View:
     """Everything anew, whatever has grown."""
     state = await backend.load_map(ref)
     source = _trainable(ref, state, state.map.leaves)
     if source is not None:
         await _split_into_clusters(backend, ref, state, source)
         state = await backend.load_map(ref)
-    if await backend.build_indexes(ref, state.map):
+    if await backend.build_indexes(ref, state.map, progress):
         state = await backend.load_map(ref)
     state = await _renew(backend, ref, state, list(state.map.leaves), calibrate_now=True)
     state = await _fields_measured(backend, ref, state)
@@ -100,8 +104,12 @@ def _outgrown(partition: Partition) -> bool:
 def _worth_renewing(grown: Sequence[Partition], rows: int) -> bool:
     """Whether enough has come since: partitions that double one after the other must not renew with every write."""
     gains = [p.stats.rows - p.stats.rows_at_refresh for p in grown]
-    unknown = any(p.stats.rows_at_refresh == 0 for p in grown)
-    return unknown or any(gain >= SAMPLE_ROWS for gain in gains) or sum(gains) > rows * _SHARE_NEW
+    if any(
+        gain >= (_MANY_ROWS if p.stats.rows_at_refresh >= _FEW_ROWS else SAMPLE_ROWS)
+        for p, gain in zip(grown, gains, strict=True)
+    ):
+        return True
+    return any(p.stats.rows_at_refresh == 0 for p in grown) or sum(gains) > rows * _SHARE_NEW
 
 
 async def _renew(

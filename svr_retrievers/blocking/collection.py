@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy.typing as npt
@@ -203,5 +203,5 @@ class Collection:
     def count(self, filter: Mapping[str, object] | None = None, *, namespace: str = DEFAULT_NAMESPACE) -> int:
         return self._bridge.run(partial(self._async.count, filter, namespace=namespace))
 
-    def refresh(self) -> PartitionMap:
-        return self._bridge.run(self._async.refresh)
+    def refresh(self, *, progress: Callable[[int, int], None] | None = None) -> PartitionMap:
+        return self._bridge.run(partial(self._async.refresh, progress=progress))

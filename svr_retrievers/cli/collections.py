@@ -6,6 +6,8 @@ import sys
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -86,6 +88,38 @@ def drop(
             _confirm(name, rows)
         client.drop_collection(name)
     print(f"Dropped {name!r} with {counted(rows, 'document')}.")
+
+
+def refresh(name: str, /, *, store: Store = HERE) -> None:
+    """Build a collection's missing indexes and renew its statistics.
+
+    Parameters
+    ----------
+    name
+        The collection's name.
+    """
+    with store.collection(name) as collection, _bar() as bar:
+        task = bar.add_task("indexing", total=None, visible=False)
+        partitions = collection.refresh(
+            progress=lambda done, rows: bar.update(task, completed=done, total=rows, visible=True)
+        )
+    indexed = sum(p.stats.indexed for p in partitions)
+    print(
+        f"Refreshed {name!r}: {counted(partitions.rows, 'row')} in {counted(len(partitions), 'partition')},"
+        f" {indexed} with an index."
+    )
+
+
+def _bar() -> Progress:
+    """Shown where errors are shown, and only on a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,} of {task.total:,} rows"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def show_map(name: str, /, *, store: Store = HERE, json: Json = False) -> None:

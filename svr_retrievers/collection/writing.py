@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy.typing as npt
 
@@ -132,13 +132,17 @@ class CollectionWrites(CollectionState):
             lambda v: self._backend.delete(self._ref, v.map, self._narrowed(v, which))
         )
 
-    async def refresh(self) -> PartitionMap:
-        """Counts rows, recomputes centroids and calibration, builds missing indexes; the new map."""
+    async def refresh(self, *, progress: Callable[[int, int], None] | None = None) -> PartitionMap:
+        """Counts rows, builds missing indexes, folds fresh rows into theirs, renews statistics; the new map.
+
+        `progress` is called with the rows indexed so far and the rows to index, while indexes are built.
+        Writers and readers go on meanwhile.
+        """
         for _ in range(MAP_RETRIES):
             try:
                 await self._reload()
                 await self._backend.recount(self._ref, self._view.map)
-                view = await statistics.refresh(self._backend, self._ref)
+                view = await statistics.refresh(self._backend, self._ref, progress)
             except StaleMap:
                 continue
             self._adopt(view)

@@ -10,6 +10,7 @@ import numpy as np
 from svr_retrievers.concurrency import NeedsLoop, beside, on_loop
 from svr_retrievers.errors import EmbeddingFailed, InputError, SVRError
 from svr_retrievers.model import Vector, VectorLike
+from svr_retrievers.values import packed_rows
 
 
 @runtime_checkable
@@ -47,6 +48,10 @@ async def embed_documents(embedder: Embedder | AsyncEmbedder, texts: list[str]) 
         EmbeddingFailed: when the embedder fails or returns something else than one vector a text.
     """
     made = await _call(embedder, "documents", texts)
+    if isinstance(made, list) and len(made) == len(texts) > 0 and isinstance(made[0], list):
+        rows = packed_rows(made, len(made[0]))
+        if rows is not None:
+            return rows
     try:
         with np.errstate(over="ignore"):
             array = np.asarray(made, dtype=np.float32)

@@ -29,6 +29,7 @@ from svr_retrievers.filters.values import (
     iso_utc,
     normalise_metadata,
     typed_value,
+    typed_values,
 )
 
 __all__ = [
@@ -59,4 +60,5 @@ __all__ = [
     "parse",
     "split_path",
     "typed_value",
+    "typed_values",
 ]

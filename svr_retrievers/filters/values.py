@@ -200,6 +200,24 @@ def typed_value(field: str, field_type: FieldType, metadata: Mapping[str, object
         ) from None
 
 
+def typed_values(
+    fields: Mapping[str, FieldType], metadata: Mapping[str, JsonValue]
+) -> dict[str, TypedValue | None]:
+    """`typed_value` of every declared field, for metadata that was normalised already."""
+    made: dict[str, TypedValue | None] = {}
+    for name, kind in fields.items():
+        value = metadata.get(name)
+        convert = _TYPED.get(kind)
+        if value is None or convert is None:
+            made[name] = None if value is None else typed_value(name, kind, metadata)
+            continue
+        try:
+            made[name] = convert(value)
+        except Refused:
+            made[name] = typed_value(name, kind, metadata)  # which says what is wrong
+    return made
+
+
 _EXPECTED = {
     FieldType.INT: "an integer",
     FieldType.FLOAT: "a number",

@@ -165,8 +165,15 @@ def place(
     """
     places = np.full(len(batch.ids), -1, dtype=np.int64)
     state = Placement(scheme, known)
+    alike: dict[object, tuple[Keys, int | None, bool]] = {}
     for i, (namespace, doc_id) in enumerate(zip(batch.namespaces, batch.ids, strict=True)):
-        keys, parent, cluster = state.walk(namespace, doc_id, batch.metadatas[i], batch.typed[i])
+        value = _decisive(scheme, batch.metadatas[i], batch.typed[i])
+        walked = alike.get(value) if value is not None else None
+        if walked is None:
+            walked = state.walk(namespace, doc_id, batch.metadatas[i], batch.typed[i])
+            if value is not None:
+                alike[value] = walked
+        keys, parent, cluster = walked
         if cluster:
             state.waiting.setdefault(parent, []).append(i)
         elif (leaf := state.leaf(keys)) is not None:
@@ -176,6 +183,16 @@ def place(
     for parent, rows in state.waiting.items():
         places[rows] = _nearest(known, parent, batch.vectors[rows], metric)
     return places, state.missing
+
+
+def _decisive(
+    scheme: Scheme | None, metadata: Mapping[str, JsonValue], typed: Mapping[str, object]
+) -> str | None:
+    """The text that alone decides where the document goes, for a scheme of a single field; None otherwise."""
+    if scheme is None or len(scheme.levels) != 1 or not isinstance(level := scheme.levels[0], FieldLevel):
+        return None
+    value = field_value(level.field, metadata, typed)
+    return value if type(value) is str else None
 
 
 def path_of(keys: Keys) -> str:

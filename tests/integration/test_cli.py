@@ -126,6 +126,12 @@ def test_map_lists_every_partition_with_its_rows(svr):
     }
 
 
+def test_refresh_says_what_it_left(svr):
+    code, out, _ = svr("refresh", "books")
+    assert code == 0
+    assert out == "Refreshed 'books': 3 rows in 2 partitions, 0 with an index.\n"
+
+
 def test_collections_are_listed_and_shown(svr):
     _, out, _ = svr("collections", "list", "--json")
     assert {row["name"]: row["rows"] for row in json.loads(out)} == {"books": 3, "poems": 3}

@@ -103,6 +103,7 @@ def used(docs: Collection) -> None:
     assert_type(docs.clear(namespace="other"), int)
     assert_type(docs.metric, Metric)
     assert_type(docs.refresh(), PartitionMap)
+    assert_type(docs.refresh(progress=lambda done, rows: None), PartitionMap)
     assert_type([leaf for leaf in docs.partitions], list[Partition])  # noqa: C416 - the element type is the point
 
 

@@ -66,8 +66,8 @@ async def test_partitions_get_centroids_when_they_double():
     assert all(p.stats.centroids is not None and p.stats.rows_at_refresh == 20 for p in first)
     await world.write(rows(80, vectors[:4], ["c0"] * 4))
     assert world.view.map.leaves[0].stats.rows_at_refresh == 20
-    await world.write(rows(90, vectors[:20], ["c0"] * 20))
-    assert world.view.map.leaves[0].stats.rows_at_refresh == 44
+    await world.write(rows(90, vectors[:40], ["c0"] * 40))
+    assert world.view.map.leaves[0].stats.rows_at_refresh == 64
     assert world.view.map.leaves[1].stats.rows_at_refresh == 20
 
 

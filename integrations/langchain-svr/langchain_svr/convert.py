@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import struct
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -61,6 +62,8 @@ def matrix(
 ) -> Matrix:
     """The vectors of `count` texts as float32 rows; numpy rows are stacked without becoming lists."""
     rows: npt.NDArray[Any]
+    if (packed := _packed(vectors, count)) is not None:
+        return packed
     try:
         if isinstance(vectors, list) and any(isinstance(vector, np.ndarray) for vector in vectors):
             rows = np.stack(vectors).astype(np.float32, copy=False)
@@ -71,6 +74,23 @@ def matrix(
     if rows.shape[:1] != (count,) or len(rows.shape[1:]) != 1:
         raise error(f"Expected {count} vectors, one a text, but got an array of shape {rows.shape}.")
     return rows
+
+
+def _packed(vectors: object, count: int) -> Matrix | None:
+    """Lists of floats of one length, in less than half of numpy's time; None for whatever else there may be."""
+    if (
+        not isinstance(vectors, list)
+        or len(vectors) != count
+        or not count
+        or not isinstance(vectors[0], list)
+    ):
+        return None
+    pack = struct.Struct(f"{len(vectors[0])}f").pack
+    try:
+        body = bytearray().join([pack(*vector) for vector in vectors])
+    except (struct.error, OverflowError, TypeError, ValueError):
+        return None
+    return np.frombuffer(body, dtype=np.float32).reshape(count, -1) if body else None
 
 
 def batches(rows: Iterable[svr.Document], size: int | None) -> Iterator[list[svr.Document]]:
