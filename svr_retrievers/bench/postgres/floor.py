@@ -108,6 +108,11 @@ def homes(url: str, where: Physical, rows: int) -> list[str]:
     return found
 
 
+def indexed(where: Physical) -> int:
+    """How many partitions have an index."""
+    return sum(leaf.stats.indexed for leaf in where.state.map.leaves)
+
+
 def drop_indexes(url: str, collection: str) -> int:
     """Takes every HNSW index of the collection away, in its tables and in its map; how many there were."""
     where = physical(url, collection)
