@@ -7,7 +7,7 @@ Both are priced in microseconds, and each partition takes what is cheaper.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, TypeAlias
 
@@ -120,7 +120,8 @@ def choose(
         else:
             indexed.append(number)
             spent += through
-    return Choice(tuple(exact), tuple(indexed), matches, _note(exact, indexed, matches, spent))
+    filled = sum(parts[number].rows > 0 for number in exact)
+    return Choice(tuple(exact), tuple(indexed), matches, _note(filled, len(indexed), matches, spent))
 
 
 def exact_cost(part: Part, costs: ScanCosts) -> float:
@@ -145,8 +146,7 @@ def index_cost(part: Part, need: float, ef_search: int, most_visited: int, costs
     return costs.probe + max(0.0, visited - ef_search) * costs.visit + visited * looked_at
 
 
-def _note(exact: Iterable[int], indexed: Iterable[int], matches: float, spent: float) -> str:
-    few, many = len(list(exact)), len(list(indexed))
+def _note(few: int, many: int, matches: float, spent: float) -> str:
     ways = []
     if few:
         ways.append(f"exact over about {matches:,.0f} matching rows in {_counted(few)}")

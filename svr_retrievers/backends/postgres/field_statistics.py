@@ -28,6 +28,8 @@ SAMPLED_DOCUMENTS = 1_000
 """Documents whose metadata is looked at: a value that one row in a hundred has is seen ten times."""
 _OF_PARTITION_COMMON, _OF_PARTITION_BOUNDS = 8, 9
 _OF_METADATA_COMMON, _OF_METADATA_BOUNDS = 30, 17
+INDEXED_FROM_ROWS = 200
+"""Below it reading all rows takes no longer than planning the use of an index."""
 FACTS_KEPT = 2_500
 """Partitions times fields: beyond it only the collection as a whole is described. About half a megabyte."""
 
@@ -38,6 +40,25 @@ _TYPES: Final[dict[FieldType, LiteralString]] = {
     FieldType.BOOL: "boolean",
     FieldType.DATETIME: "timestamptz",
 }
+
+
+async def index_fields(conn: Connection, tables: Tables, known: PartitionMap) -> None:
+    """Gives each partition that is worth it the indexes of its fields; those with a vector index have them already.
+
+    A scan of 1,500 rows takes 0.4 ms, a look into a B-tree 0.03, and a filtered search visits many partitions.
+    """
+    if not tables.columns or tables.ref.config.servers:
+        return
+    due = [leaf.id for leaf in known.leaves if leaf.stats.rows >= INDEXED_FROM_ROWS]
+    cursor = await conn.execute(
+        "select indexname from pg_indexes where schemaname = %s and tablename = any(%s)",
+        (tables.schema, [table_for(tables.ref.id, f"p{number}") for number in due]),
+    )
+    there = {str(row[0]) for row in await cursor.fetchall()}
+    for number in due:
+        for name, statement in tables.named_field_indexes(number).items():
+            if name not in there:
+                await conn.execute(statement)
 
 
 async def measure(conn: Connection, tables: Tables, known: PartitionMap) -> FilterStatistics:
@@ -53,7 +74,11 @@ async def measure(conn: Connection, tables: Tables, known: PartitionMap) -> Filt
         }
     if tables.columns and known.rows:
         fields |= await _whole(conn, tables, known.rows)
-        if len(known) > 1 and len(known) * len(tables.columns) <= FACTS_KEPT:
+        if (
+            not tables.ref.config.servers
+            and len(known) > 1
+            and len(known) * len(tables.columns) <= FACTS_KEPT
+        ):
             partitions = await _by_partition(conn, tables, known)
     return FilterStatistics(fields, partitions, known.rows)
 

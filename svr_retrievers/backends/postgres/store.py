@@ -248,6 +248,7 @@ class PostgresBackend:
 
     async def measure_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
         async with borrowed(self._pool) as conn:
+            await field_statistics.index_fields(conn, self.tables(ref), known)
             found = await field_statistics.measure(conn, self.tables(ref), known)
             await self._catalog.save_field_statistics(conn, ref, found)
 

@@ -173,19 +173,22 @@ class Tables:
             if self.ref.config.dimensions <= INLINE_DIMENSIONS
             else sql.SQL("alter table {space} alter column embedding set storage external").format(**names),
         ]
-        return made + self._field_indexes("documents")
+        return made + list(self._field_indexes("documents").values())
 
-    def _field_indexes(self, part: str) -> list[sql.Composed]:
+    def _field_indexes(self, part: str, *, lists: bool = False) -> dict[str, sql.Composed]:
+        """Name to statement: a B-tree for each declared field, with `lists` a GIN index for those of lists."""
         table = sql.Identifier(self.schema, table_for(self.ref.id, part))
-        return [
-            sql.SQL("create index if not exists {name} on {table} (namespace, {column})").format(
-                name=sql.Identifier(f"{table_for(self.ref.id, part)}_{column}"),
-                table=table,
-                column=sql.Identifier(column),
+        made: dict[str, sql.Composed] = {}
+        for field, column in self.columns.items():
+            is_list = self.ref.config.fields[field].is_list
+            if is_list and not lists:
+                continue
+            name = f"{table_for(self.ref.id, part)}_{column}"
+            how = sql.SQL("using gin ({})" if is_list else "(namespace, {})").format(sql.Identifier(column))
+            made[name] = sql.SQL("create index if not exists {name} on {table} {how}").format(
+                name=sql.Identifier(name), table=table, how=how
             )
-            for field, column in self.columns.items()
-            if not self.ref.config.fields[field].is_list
-        ]
+        return made
 
     def create_child(self, partition: int) -> list[sql.Composed]:
         """Made beside the parent and then attached, which never waits for running searches."""
@@ -251,7 +254,10 @@ class Tables:
         return self._compressed(sql.SQL("embedding")) if self.quantized else sql.SQL("embedding")
 
     def child_field_indexes(self, partition: int) -> list[sql.Composed]:
-        return self._field_indexes(f"p{partition}")
+        return list(self.named_field_indexes(partition).values())
+
+    def named_field_indexes(self, partition: int) -> dict[str, sql.Composed]:
+        return self._field_indexes(f"p{partition}", lists=True)
 
     def drop_children(self, partitions: Sequence[int]) -> sql.Composed:
         tables = [table for p in partitions for table in (self.child(p), self.tail(p))]
