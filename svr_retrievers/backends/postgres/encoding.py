@@ -21,8 +21,8 @@ Cells = list[bytes]
 
 SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
-BLOCK_ROWS = 2_000
-"""Rows encoded at a time: some megabytes, whatever the size of the batch."""
+BLOCK_ROWS = 500
+"""Rows encoded at a time: a megabyte, on which the server works while the next is encoded."""
 
 _NULL = b"\xff\xff\xff\xff"
 _LENGTH = Struct(">i").pack

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
-from psycopg import errors, sql
+from psycopg import AsyncCopy, errors, sql
 
 from svr_retrievers.backends.postgres import changes, encoding, queries
 from svr_retrievers.backends.postgres.connection import Connection, vector_of
@@ -126,24 +126,32 @@ async def _some_exist(conn: Connection, tables: Tables, batch: Batch) -> bool:
 
 
 async def _copied(conn: Connection, tables: Tables, rows: _Rows) -> bool:
-    """Whether the rows could be copied as new ones: not if another client has just written one of their keys."""
+    """Whether the rows could be copied as new ones: not if another client has just written one of their keys.
+
+    The first vectors are encoded while the server is still busy with the documents.
+    """
+    total = len(rows.order)
     try:
         async with conn.transaction():
-            await _copy(conn, changes.copy_documents(tables), rows.documents, len(rows.order))
-            await _copy(conn, changes.copy_vectors(tables), rows.vectors, len(rows.order))
+            async with conn.cursor().copy(changes.copy_documents(tables)) as copy:
+                await _send(copy, rows.documents, total)
+                ready = await off_loop(total, rows.vectors, next(encoding.blocks(total)))
+            async with conn.cursor().copy(changes.copy_vectors(tables)) as copy:
+                await _send(copy, rows.vectors, total, ready)
     except errors.UniqueViolation:
         return False
     return True
 
 
-async def _copy(
-    conn: Connection, statement: sql.Composed, encode: Callable[[slice[int, int, None]], bytes], total: int
+async def _send(
+    copy: AsyncCopy, encode: Callable[[slice[int, int, None]], bytes], total: int, ready: bytes | None = None
 ) -> None:
-    async with conn.cursor().copy(statement) as copy:
-        await copy.write(encoding.SIGNATURE)
-        for block in encoding.blocks(total):
-            await copy.write(await off_loop(total, encode, block))
-        await copy.write(encoding.TRAILER)
+    """All rows; `ready` holds the first block if it was encoded already."""
+    await copy.write(encoding.SIGNATURE)
+    for block in encoding.blocks(total):
+        first = ready if block.start == 0 else None
+        await copy.write(first if first is not None else await off_loop(total, encode, block))
+    await copy.write(encoding.TRAILER)
 
 
 async def _merged(
@@ -165,7 +173,8 @@ async def _merged(
 async def _staged(conn: Connection, tables: Tables, rows: _Rows) -> list[tuple[str, str, int]]:
     """Writes the documents and leaves the vectors on the stage; the keys that existed, with their partitions."""
     await conn.execute(tables.create_stage())
-    await _copy(conn, changes.copy_stage(tables), rows.staged, len(rows.order))
+    async with conn.cursor().copy(changes.copy_stage(tables)) as copy:
+        await _send(copy, rows.staged, len(rows.order))
     cursor = await conn.execute(changes.upsert_documents(tables))
     return [(str(row[0]), str(row[1]), int(row[2])) for row in await cursor.fetchall()]
 
