@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json as json_format
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
     from svr_retrievers.bench.run import Run
 
 UNMEASURED = 1
+STOPPED = 128 + signal.SIGTERM
 
 
 def bench(
@@ -67,7 +72,7 @@ def bench(
     def keep(found: Run) -> None:
         _keep(found, json, markdown, svg)
 
-    with Reporter(console(), keep) as reporter:
+    with _stopped_in_order(), Reporter(console(), keep) as reporter:
         found = run(
             SIZES[size],
             seed=seed,
@@ -79,6 +84,19 @@ def bench(
         )
     reporter.finished(found)
     return 0 if found.complete(without_peers=allow_missing_peers) else UNMEASURED
+
+
+@contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """A run that is told to end, as by a time limit, stops its server and removes its folder first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_writable(file: Path | None) -> None:

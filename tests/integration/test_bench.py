@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -18,7 +21,7 @@ from svr_retrievers.bench.rows import ROWS, order
 from svr_retrievers.cli import main
 from svr_retrievers.errors import InputError
 
-pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(900)]
 
 WITH_PEERS = {
     "1": {"langchain-postgres"},
@@ -144,6 +147,29 @@ def test_nothing_is_left_in_the_database(ran, postgres_url):
 
     assert left == []
     assert names == []
+
+
+def test_a_run_that_is_told_to_end_leaves_nothing_behind_but_its_figures():
+    with TemporaryDirectory(prefix="svr-bench-stop-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        file = Path(folder) / "run.json"
+        words = ["bench", "--size", "tiny", "--only", "8,4", "--json", str(file)]
+        with subprocess.Popen(
+            [sys.executable, "-m", "svr_retrievers.cli", *words],
+            env=os.environ | {"TMPDIR": folder},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as running:
+            assert any("filling one big table" in line for line in running.stdout)
+            running.terminate()
+            code = running.wait(60)
+        left = [path.name for path in Path(folder).iterdir()]
+
+        assert code == 143
+        assert "run.json" in left
+        assert [name for name in left if name.startswith("svr-bench-")] == []
+        assert [r["id"] for r in json.loads(file.read_text())["records"]] == ["8"]
+        assert not json.loads(file.read_text())["finished"]
 
 
 def test_unknown_rows_and_unwritable_files_are_refused_before_any_work(tmp_path, capsys):
