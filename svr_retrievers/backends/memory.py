@@ -130,8 +130,10 @@ class MemoryBackend:
             raise StaleMap
         return store
 
-    async def load_map(self, ref: CollectionRef) -> MapState:
+    async def load_map(self, ref: CollectionRef, known: MapState | None = None) -> MapState:
         store = self._store(ref)
+        if known is not None and known.map.generation == store.map.generation:
+            return known
         counted = [
             replace(p, stats=replace(p.stats, rows=len(store.members.get(p.id, ()))))
             for p in store.map.partitions

@@ -193,8 +193,11 @@ class Backend(Protocol):
         """Raises CollectionNotFound."""
         ...
 
-    async def load_map(self, ref: CollectionRef) -> MapState:
-        """Raises CollectionNotFound when it was dropped meanwhile."""
+    async def load_map(self, ref: CollectionRef, known: MapState | None = None) -> MapState:
+        """The newest map; `known` itself where its generation is the newest still.
+
+        Raises CollectionNotFound when it was dropped meanwhile.
+        """
         ...
 
     async def add_partitions(self, ref: CollectionRef, wanted: Sequence[NewPartition]) -> MapState:

@@ -146,7 +146,10 @@ class CollectionState:
         return Selection(which.namespace, which.filter, which.ids, tuple(leaf.id for leaf, _ in found))
 
     async def _planned(self, wish: Wish, query: Vector | None) -> Planned:
-        await self._reload()
+        """The route on the newest map, which is not loaded again where it is the one held."""
+        newest = await self._backend.load_map(self._ref, self._view.state)
+        if newest is not self._view.state:
+            self._adopt(View(newest, self.metric))
         return await self._engine.route(self._view, wish, query)
 
     async def _reload(self) -> None:
@@ -155,6 +158,7 @@ class CollectionState:
     def _adopt(self, view: View) -> None:
         """Later calls start from this view, unless another task has meanwhile seen a newer map."""
         if view.map.generation >= self._view.map.generation:
+            view.follow(self._view)
             self._view = view
 
     async def _on_current_map(self, call: Callable[[View], Awaitable[_T]]) -> _T:

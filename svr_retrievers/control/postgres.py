@@ -22,11 +22,13 @@ from svr_retrievers.model import (
     Partition,
     PartitionMap,
     PartitionStats,
+    Vector,
 )
 from svr_retrievers.routing.probe import Calibration
 
 Connection = AsyncConnection[TupleRow]
-_ROWS_AT_ONCE = 200
+_BYTES_AT_ONCE, _PARTITIONS_AT_ONCE = 2**23, 500
+"""Centroids of more bytes than this come after the rest of the map, so many partitions at a time."""
 _MIGRATION_LOCK = 0x5356525F4D4947  # "SVR_MIG": one migration at a time in a database
 
 
@@ -135,33 +137,75 @@ class Catalog:
     async def load_map(self, conn: Connection, ref: CollectionRef) -> MapState:
         """One consistent map: generation and partitions come from a single statement.
 
-        Centroids may be most of what a client holds, so rows are decoded a few at a time into one array.
+        Centroids may be most of what a client holds, so they are decoded into one array, and many of them a
+        few at a time; a map that changed meanwhile is read anew.
         """
         cursor = conn.cursor(binary=True)
         await cursor.execute(
             self.statement(
                 "select c.generation, c.calibration, p.id, p.parent, p.kind, p.value, p.label, p.path, p.state,"
-                " p.indexed, p.row_count, p.rows_at_refresh, p.centroids, p.spread, p.leaf,"
+                " p.indexed, p.row_count, p.rows_at_refresh,"
+                " case when sum(length(p.centroids)) over () <= %s then p.centroids end, p.spread, p.leaf,"
                 " p.tail, p.tail_rows, p.server, sum(length(p.centroids)) over (),"
                 " case when row_number() over (order by p.id) = 1 then c.field_statistics end"
                 " from {collections} c left join {partitions} p on p.collection = c.id where c.id = %s order by p.id"
             ),
-            (ref.id,),
+            (_BYTES_AT_ONCE, ref.id),
         )
         first = await cursor.fetchone()
         if first is None:
             raise _dropped(ref)
-        centroids = records.Centroids(int(first[-2] or 0), ref.config.dimensions)
+        generation, size = int(first[0]), int(first[-2] or 0)
+        centroids = records.Centroids(size, ref.config.dimensions)
+        apart: dict[int, Vector | None] | None = None
+        if size > _BYTES_AT_ONCE:
+            apart = await self._centroids(conn, ref, centroids)
+            if await self.generation(conn, ref) != generation:
+                return await self.load_map(conn, ref)
         partitions: list[Partition] = []
         rows: Sequence[TupleRow] = [first]
         while rows:
-            partitions += [records.partition(row[2:-2], centroids) for row in rows if row[2] is not None]
-            rows = await cursor.fetchmany(_ROWS_AT_ONCE)
+            partitions += [
+                records.partition(row[2:-2], centroids.take(row[12]) if apart is None else apart.pop(row[2]))
+                for row in rows
+                if row[2] is not None
+            ]
+            rows = await cursor.fetchmany(_PARTITIONS_AT_ONCE)
         return MapState(
-            PartitionMap(int(first[0]), partitions),
+            PartitionMap(generation, partitions),
             records.calibration_of(first[1]),
             records.field_statistics_of(first[-1], ref.config.fields),
         )
+
+    async def _centroids(
+        self, conn: Connection, ref: CollectionRef, into: records.Centroids
+    ) -> dict[int, Vector | None]:
+        """All partitions' centroids by id, some hundred partitions at a time."""
+        found: dict[int, Vector | None] = {}
+        last = -1
+        while True:
+            cursor = conn.cursor(binary=True)
+            await cursor.execute(
+                self.statement(
+                    "select id, centroids from {partitions} where collection = %s and id > %s"
+                    " order by id limit %s"
+                ),
+                (ref.id, last, _PARTITIONS_AT_ONCE),
+            )
+            rows = await cursor.fetchall()
+            if not rows:
+                return found
+            found.update((row[0], into.take(row[1])) for row in rows)
+            last = rows[-1][0]
+
+    async def generation(self, conn: Connection, ref: CollectionRef) -> int:
+        cursor = await conn.execute(
+            self.statement("select generation from {collections} where id = %s"), (ref.id,)
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            raise _dropped(ref)
+        return int(row[0])
 
     async def fence(
         self, conn: Connection, ref: CollectionRef, known: PartitionMap, *, change: bool = False

@@ -47,24 +47,24 @@ class Centroids:
         self._at = 0
 
     def take(self, body: bytes | None) -> Vector | None:
-        """The next few, decoded into their place."""
+        """The next few, decoded into their place; None beyond the size told, as when the map has just grown."""
         if body is None:
             return None
         rows = np.frombuffer(body, dtype="<f4").reshape(-1, self._all.shape[1])
+        if self._at + len(rows) > len(self._all):
+            return None
         part = self._all[self._at : self._at + len(rows)]
         part[:] = rows
         self._at += len(rows)
         return part
 
 
-def partition(row: Sequence[object], centroids_of: Centroids) -> Partition:
-    (pid, parent, kind, value, label, path, state, indexed, rows, refreshed, centroids, spread, leaf) = row[
-        :13
-    ]
+def partition(row: Sequence[object], centroids: Vector | None) -> Partition:
+    (pid, parent, kind, value, label, path, state, indexed, rows, refreshed, _, spread, leaf) = row[:13]
     tail, tail_rows, server = row[13:]
     stats = PartitionStats(
         rows=max(0, cast("int", rows)),
-        centroids=centroids_of.take(cast("bytes | None", centroids)),
+        centroids=centroids,
         spread=array(cast("bytes | None", spread)),
         rows_at_refresh=cast("int", refreshed),
         indexed=bool(indexed),

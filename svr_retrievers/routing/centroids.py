@@ -68,17 +68,17 @@ class CentroidTable:
         self._prepare(before)
 
     def _prepare(self, before: CentroidTable | None) -> None:
-        firsts = self.matrix if self._single else self.matrix[self.starts]
-        lengths = half_squares(firsts)
+        few = self.matrix[self.starts[:_ALL_PAIRS_UP_TO]] if self.known else self.matrix
+        lengths = half_squares(few)
         self._scale = sqrt(2.0 * float(lengths.mean())) if len(lengths) else 1.0
         self._pairs: Vector | None = None
         self._groups: Groups | None = None
         if self.matrix.size > _ONE_PRODUCT_CELLS:
             grown = before is None or len(self.known) >= 2 * len(before.known)
             leaders = None if before is None or grown else before.leaders
-            self._groups = Groups(firsts, self.metric, leaders)
-        if 0 < len(firsts) <= _ALL_PAIRS_UP_TO:
-            squares = 2.0 * (lengths[:, None] + lengths[None, :] - firsts @ firsts.T)
+            self._groups = Groups(self.matrix, self.starts, self.metric, leaders)
+        if 0 < len(self.known) <= _ALL_PAIRS_UP_TO:
+            squares = 2.0 * (lengths[:, None] + lengths[None, :] - few @ few.T)
             self._pairs = self._gaps(np.sqrt(np.maximum(squares, 0.0)))
 
     @property

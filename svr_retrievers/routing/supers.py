@@ -16,12 +16,13 @@ GROUPS_FROM = 4096
 """Below, one product over all of them takes a few tenths of a millisecond."""
 _ROWS_PER_GROUP = 16
 _ITERATIONS = 6
+_BLOCK = 1024
 
 Positions = npt.NDArray[np.intp]
 
 
 class Groups:
-    """First centroids (p, d) sorted into groups; `firsts` are of unit length under cosine.
+    """The rows `firsts` of a matrix of centroids sorted into groups; of unit length under cosine.
 
     Groups may be taken over from an earlier table: which centroids lead them matters little, so they are
     not found anew for each generation of the map.
@@ -29,14 +30,16 @@ class Groups:
 
     __slots__ = ("_bounds", "_metric", "_offset", "_order", "_rows", "leaders")
 
-    def __init__(self, firsts: Vector, metric: Metric, leaders: Vector | None = None) -> None:
+    def __init__(
+        self, matrix: Vector, firsts: Positions, metric: Metric, leaders: Vector | None = None
+    ) -> None:
         self._metric = metric
-        self.leaders = leaders if leaders is not None else _leaders(firsts, metric)
-        inner = Metric.COSINE if metric is Metric.COSINE else Metric.L2
-        owner = assign(firsts, self.leaders, inner) if len(self.leaders) > 1 else np.zeros(len(firsts), int)
+        self.leaders = leaders if leaders is not None else _leaders(matrix, firsts, metric)
+        owner = _owners(matrix, firsts, self.leaders, metric)
         self._order = np.argsort(owner, kind="stable").astype(np.intp)
         self._bounds = np.searchsorted(owner[self._order], np.arange(len(self.leaders) + 1)).tolist()
-        self._rows = firsts[self._order]
+        self._rows = np.empty((len(firsts), matrix.shape[1]), dtype=np.float32)
+        np.take(matrix, firsts[self._order], axis=0, out=self._rows, mode="clip")
         self._offset = half_squares(self._rows) if metric is Metric.L2 else None
 
     @property
@@ -84,10 +87,20 @@ def half_squares(rows: Vector) -> Vector:
     return np.asarray(0.5 * np.einsum("nd,nd->n", rows, rows), dtype=np.float32)
 
 
-def _leaders(firsts: Vector, metric: Metric) -> Vector:
+def _leaders(matrix: Vector, firsts: Positions, metric: Metric) -> Vector:
     count = round(1.5 * len(firsts) ** 0.5) if len(firsts) >= GROUPS_FROM else 1
     if count == 1:
-        return firsts[:1]
+        return matrix[firsts[:1]]
     step = max(1, len(firsts) // (count * _ROWS_PER_GROUP))
     inner = Metric.COSINE if metric is Metric.COSINE else Metric.L2
-    return kmeans(firsts[::step], count, inner, iterations=_ITERATIONS)
+    return kmeans(matrix[firsts[::step]], count, inner, iterations=_ITERATIONS)
+
+
+def _owners(matrix: Vector, firsts: Positions, leaders: Vector, metric: Metric) -> Positions:
+    """The group of each; a block at a time, since a client holds many maps of many partitions."""
+    inner = Metric.COSINE if metric is Metric.COSINE else Metric.L2
+    owner = np.zeros(len(firsts), dtype=np.intp)
+    for start in range(0, len(firsts) if len(leaders) > 1 else 0, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        owner[block] = assign(matrix[firsts[block]], leaders, inner)
+    return owner

@@ -150,8 +150,10 @@ class PostgresBackend:
                 for statement in self.tables(ref).drop():
                     await conn.execute(statement)
 
-    async def load_map(self, ref: CollectionRef) -> MapState:
+    async def load_map(self, ref: CollectionRef, known: MapState | None = None) -> MapState:
         async with borrowed(self._pool) as conn:
+            if known is not None and await self._catalog.generation(conn, ref) == known.map.generation:
+                return known
             return await self._catalog.load_map(conn, ref)
 
     async def add_partitions(self, ref: CollectionRef, wanted: Sequence[NewPartition]) -> MapState:
