@@ -250,6 +250,11 @@ class MemoryBackend:
                 taken[partition] = np.stack([store.rows[key].vector for key in keys])
         return taken
 
+    async def sample_keys(self, ref: CollectionRef, known: PartitionMap, rows: int) -> list[tuple[str, str]]:
+        keys = list(self._current(ref, known).rows)
+        drawn = np.random.default_rng(0).permutation(len(keys))[:rows]
+        return [keys[i] for i in drawn]
+
     async def save_statistics(
         self, ref: CollectionRef, stats: Mapping[int, PartitionStats], calibration: Calibration | None
     ) -> None:

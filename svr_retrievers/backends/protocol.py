@@ -246,6 +246,10 @@ class Backend(Protocol):
         """Vectors of up to `rows_each` rows of each partition, by partition id."""
         ...
 
+    async def sample_keys(self, ref: CollectionRef, known: PartitionMap, rows: int) -> list[tuple[str, str]]:
+        """Namespace and id of up to `rows` documents, drawn at random."""
+        ...
+
     async def save_statistics(
         self, ref: CollectionRef, stats: Mapping[int, PartitionStats], calibration: Calibration | None
     ) -> None:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from svr_retrievers.collection import AsyncCollection
 from svr_retrievers.embedding import AsyncEmbedder, Embedder
+from svr_retrievers.filters.advice import Analysis
 from svr_retrievers.loopfree import Bridge, loop_free
 from svr_retrievers.model import (
     DEFAULT_NAMESPACE,
@@ -202,6 +203,9 @@ class Collection:
 
     def count(self, filter: Mapping[str, object] | None = None, *, namespace: str = DEFAULT_NAMESPACE) -> int:
         return self._bridge.run(partial(self._async.count, filter, namespace=namespace))
+
+    def analyze(self) -> Analysis:
+        return self._bridge.run(self._async.analyze)
 
     def refresh(self, *, progress: Callable[[int, int], None] | None = None) -> PartitionMap:
         return self._bridge.run(partial(self._async.refresh, progress=progress))

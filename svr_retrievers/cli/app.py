@@ -10,6 +10,7 @@ from cyclopts import App
 
 import svr_retrievers
 from svr_retrievers.cli import collections, config, doctor
+from svr_retrievers.cli.analyze import analyze
 from svr_retrievers.cli.bench import bench
 from svr_retrievers.cli.collections import refresh, show_map
 from svr_retrievers.cli.demo import demo
@@ -40,6 +41,7 @@ app.command(doctor.doctor)
 app.command(search)
 app.command(explain)
 app.command(show_map, name="map")
+app.command(analyze)
 app.command(refresh)
 app.command(collections.app)
 app.command(config.app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from svr_retrievers.concurrency import NeedsLoop, on_loop
 from svr_retrievers.embedding import AsyncEmbedder, Embedder, embed_query
 from svr_retrievers.errors import InputError, WriteConflict
 from svr_retrievers.filters import ALL, Node, parse
+from svr_retrievers.filters.selectivity import fields_of
 from svr_retrievers.model import (
     Metric,
     PartitionMap,
@@ -34,6 +36,7 @@ from svr_retrievers.search.view import View
 from svr_retrievers.settings import Settings
 
 MAP_RETRIES = 10
+_FIELDS_COUNTED = 1_000
 READ_RETRIES = 100
 """A read holds nothing while it waits, so it outlasts a burst of new partitions: about 25 seconds."""
 _T = TypeVar("_T")
@@ -56,6 +59,8 @@ class CollectionState:
         self._settings = settings
         self._engine = Engine(backend, ref, settings.fan_out_concurrency)
         self.embedder = embedder
+        self._asked: Counter[str] = Counter()
+        self._filtered_searches = 0
 
     @property
     def name(self) -> str:
@@ -92,9 +97,18 @@ class CollectionState:
     def _node(self, filter: Mapping[str, object] | None) -> Node:
         return parse(filter, self._ref.config.fields) if filter is not None else ALL
 
+    def _count_fields(self, node: Node) -> None:
+        """Remembers what searches filter on, for `analyze`; no more names than anyone would look at."""
+        self._filtered_searches += 1
+        if len(self._asked) < _FIELDS_COUNTED:
+            self._asked.update(fields_of(node))
+
     def _wish(self, request: Request) -> Wish:
+        node = self._node(request.filter)
+        if node is not ALL:
+            self._count_fields(node)
         return Wish(
-            filter=self._node(request.filter),
+            filter=node,
             namespace=request.namespace,
             partitions=request.partitions,
             nprobe=request.nprobe,

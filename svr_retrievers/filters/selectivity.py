@@ -122,6 +122,17 @@ def is_led_by_value(node: Node, fields: Fields) -> bool:
     )
 
 
+def fields_of(node: Node) -> set[str]:
+    """The names of all fields and paths that the filter speaks of."""
+    match node:
+        case And(children) | Or(children):
+            return {name for child in children for name in fields_of(child)}
+        case Not(child):
+            return fields_of(child)
+        case _:
+            return {_name(node)}
+
+
 def is_estimated(node: Node, fields: Fields) -> bool:
     """Whether every condition of the filter is about a field with statistics."""
     match node:
@@ -307,6 +318,7 @@ __all__ = [
     "declared_part",
     "dotted",
     "estimates",
+    "fields_of",
     "is_estimated",
     "is_led_by_value",
     "selectivity",

@@ -94,6 +94,17 @@ async def _metadata(conn: Connection, tables: Tables, rows: int) -> list[Mapping
     return [row[0] for row in await cursor.fetchall()]
 
 
+async def sample_keys(conn: Connection, tables: Tables, rows: int, wanted: int) -> list[tuple[str, str]]:
+    percent = min(100.0, 300.0 * wanted / max(1, rows))
+    cursor = await conn.execute(
+        sql.SQL("select namespace, id from {} tablesample system (%s) order by random() limit %s").format(
+            tables.documents
+        ),
+        (percent, wanted),
+    )
+    return [(str(row[0]), str(row[1])) for row in await cursor.fetchall()]
+
+
 async def _whole(conn: Connection, tables: Tables, rows: int) -> dict[str, FieldStatistics]:
     """From the table of documents, which holds the fields of all partitions."""
     await conn.execute(

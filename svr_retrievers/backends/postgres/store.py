@@ -451,6 +451,10 @@ class PostgresBackend:
                     drawn[partition] = np.stack(vectors)
         return drawn
 
+    async def sample_keys(self, ref: CollectionRef, known: PartitionMap, rows: int) -> list[tuple[str, str]]:
+        async with self._reading(ref) as conn:
+            return await field_statistics.sample_keys(conn, self.tables(ref), known.rows, rows)
+
     def _reading(self, ref: CollectionRef) -> AbstractAsyncContextManager[Connection]:
         return conns.guarded(self._pool, ref.config.name, transaction=False)
 
