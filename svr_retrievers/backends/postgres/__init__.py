@@ -1,5 +1,5 @@
 """PostgreSQL with pgvector: a LIST-partitioned table a collection, an index per large partition."""
 
-from svr_retrievers.backends.postgres.spread import SpreadBackend as PostgresBackend
+from svr_retrievers.backends.postgres.spread.backend import SpreadBackend as PostgresBackend
 
 __all__ = ["PostgresBackend"]

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from svr_retrievers.backends.postgres import queries
 from svr_retrievers.backends.postgres.filters import COLUMN_TYPES, compile_filter
-from svr_retrievers.backends.postgres.servers import Registered
+from svr_retrievers.backends.postgres.spread.servers import Registered
 from svr_retrievers.backends.postgres.tables import INLINE_DIMENSIONS, Tables
 from svr_retrievers.backends.protocol import Query, Selection
 from svr_retrievers.filters import ALL
@@ -283,10 +283,11 @@ class Share:
         return query.limit * queries.overfetch(self.local, exact=False, filtered=query.filter != ALL)
 
     def _by_id(self, query: Query) -> tuple[sql.Composed, list[object]]:
+        """The collation of the ids is the one that a parameter may have that is sent to a server."""
         where = Selection(query.namespace, query.filter, partitions=query.partitions)
         inner = queries.selection(self.local, where)
         text = sql.SQL(
-            "s.id = any(array(select s.id from {documents} s"
+            's.id = any(array(select s.id collate "default" from {documents} s'
             " cross join lateral (select s.metadata as metadata) d where {where}))"
         ).format(documents=self.local.documents, where=inner.text)
         return text, inner.params

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import LiteralString
 
@@ -15,8 +13,14 @@ from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.backends.postgres import connection as conns
 from svr_retrievers.backends.postgres.asking import ReadSettings
 from svr_retrievers.backends.postgres.connection import Connection
+from svr_retrievers.backends.postgres.spread.failures import reaching
 from svr_retrievers.control.postgres import Catalog
-from svr_retrievers.errors import ConfigError, ConnectionFailed, ExtensionMissing, InputError, ServerNotFound
+from svr_retrievers.errors import (
+    ConfigError,
+    ExtensionMissing,
+    PermissionDenied,
+    ServerNotFound,
+)
 from svr_retrievers.model import Server
 from svr_retrievers.names import foreign_server_for, foreign_table_for
 from svr_retrievers.settings import Settings
@@ -78,34 +82,6 @@ async def execute(conn: Connection, schema: str, server: Registered, command: sq
         )
 
 
-@contextlib.contextmanager
-def reaching(name: str) -> Iterator[None]:
-    """Inside, a failure to reach the server becomes ConnectionFailed, which names it."""
-    try:
-        yield
-    except (errors.Error, ConnectionFailed) as error:
-        cause = error.__cause__ if isinstance(error, ConnectionFailed) else error
-        if not isinstance(cause, errors.Error) or not unreachable(cause):
-            raise
-        raise ConnectionFailed(
-            f"The server {name!r} cannot be reached: {_reason(cause)}.",
-            hint="Check that it is up and that the main server can reach it.",
-        ) from cause
-
-
-class LeftBehind(Exception):
-    """A row is on the server already, from a write that was interrupted between the servers."""
-
-
-@contextlib.contextmanager
-def conflicting() -> Iterator[None]:
-    """Inside, a key that is there already becomes LeftBehind."""
-    try:
-        yield
-    except errors.UniqueViolation as error:
-        raise LeftBehind from error
-
-
 _OWN_SETTINGS = (DEFAULT_EF_SEARCH, 20_000, 1)
 """With which a server is registered: ef_search, max_scan_tuples, probes."""
 
@@ -120,17 +96,6 @@ def scan_settings(wanted: ReadSettings) -> sql.Composed:
         "select set_config('hnsw.ef_search', {}, true), set_config('hnsw.max_scan_tuples', {}, true),"
         " set_config('ivfflat.probes', {}, true)"
     ).format(*map(sql.Literal, wanted.texts()[:3]))
-
-
-def unreachable(error: errors.Error) -> bool:
-    """Whether the main server answered that another one does not."""
-    state = error.sqlstate or ""
-    return state.startswith(("08", "57P")) and error.diag.severity_nonlocalized == "ERROR"
-
-
-def _reason(error: errors.Error) -> str:
-    text = (error.diag.message_detail or error.diag.message_primary or "no reason given").strip()
-    return text.splitlines()[0].rstrip(".")
 
 
 async def add(conn: Connection, catalog: Catalog, settings: Settings, name: str, url: str) -> None:
@@ -276,19 +241,22 @@ async def _map_user(conn: Connection, server: sql.Identifier, given: dict[str, s
         )
         for number, key in enumerate(given)
     ]
+    statement = sql.SQL("do $do$ begin execute {} || {} || ')'; end $do$").format(
+        sql.Literal(f"create user mapping for current_user server {server.as_string(None)} options ("),
+        sql.SQL(" || ', ' || ").join(parts) if parts else sql.SQL("''"),
+    )
+    refused = ""
     try:
-        await conn.execute(
-            sql.SQL("do $do$ begin execute {} || {} || ')'; end $do$").format(
-                sql.Literal(
-                    f"create user mapping for current_user server {server.as_string(None)} options ("
-                ),
-                sql.SQL(" || ', ' || ").join(parts) if parts else sql.SQL("''"),
-            )
+        await conn.execute(statement)
+    except (
+        errors.Error
+    ) as error:  # its context repeats the statement, password and all, so nothing may hold it
+        refused = error.sqlstate or type(error).__name__
+    if refused:
+        raise PermissionDenied(
+            f"The main server refuses to keep a login for the server ({refused}).",
+            hint="Grant this role USAGE on the foreign data wrapper postgres_fdw, or use another role.",
         )
-    except errors.Error as error:
-        raise InputError(
-            f"The login for the server cannot be stored ({error.sqlstate})."
-        ) from None  # the error's context repeats the statement, password and all
 
 
 async def remove(conn: Connection, catalog: Catalog, name: str, *, lost: bool) -> None:

@@ -1,0 +1,1 @@
+"""Collections on several PostgreSQL servers, by postgres_fdw."""
