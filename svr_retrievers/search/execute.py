@@ -46,8 +46,7 @@ class Engine:
     concurrency: int
 
     async def route(self, view: View, wish: Wish, vector: Vector | None) -> Planned:
-        config = self.ref.config
-        return await view.route(config.scheme, wish, vector, target=config.recall_target)
+        return await view.route(self.ref.config.scheme, wish, vector)
 
     async def ask(
         self,
