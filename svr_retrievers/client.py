@@ -25,7 +25,9 @@ from svr_retrievers.errors import (
 from svr_retrievers.filters import FieldType, split_path
 from svr_retrievers.model import Metric, Server
 from svr_retrievers.names import check_name
+from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET
 from svr_retrievers.routing.schemes import Scheme
+from svr_retrievers.search.request import check_fraction
 from svr_retrievers.search.view import View
 from svr_retrievers.settings import Settings, redact
 
@@ -116,6 +118,7 @@ class AsyncSVRClient:
         index: IndexSpec | None = None,
         embedder: Embedder | AsyncEmbedder | None = None,
         servers: Sequence[str] = (),
+        recall_target: float = DEFAULT_RECALL_TARGET,
         if_exists: IfExists = "error",
     ) -> AsyncCollection:
         """Makes a collection, or opens it with `if_exists="open"`.
@@ -124,6 +127,7 @@ class AsyncSVRClient:
         to int, float, str, bool, datetime, list[str], list[int] or list[float]: they become typed, indexed columns.
         Filters on other fields work as well, more slowly. `servers` names those, made known by `add_server`, that
         its partitions are placed on, each on the one with the fewest rows; texts and metadata stay here.
+        `recall_target` is the share of the true neighbours that searches aim at which ask for no other.
 
         Raises:
             CollectionExists: it is there and `if_exists` is "error".
@@ -135,7 +139,9 @@ class AsyncSVRClient:
         check_embedder(embedder)
         backend = await self._opened()
         size = dimensions if dimensions is not None else await _asked(embedder)
-        config = make_config(name, size, metric, partition_by, filter_fields, index, backend, servers)
+        config = make_config(
+            name, size, metric, partition_by, filter_fields, index, backend, servers, recall_target
+        )
         there = False
         try:
             ref = await backend.create_collection(config)
@@ -238,6 +244,7 @@ def make_config(
     index: IndexSpec | None,
     backend: Backend,
     servers: Sequence[str] = (),
+    recall_target: float = DEFAULT_RECALL_TARGET,
 ) -> CollectionConfig:
     """The checked configuration of a new collection. Raises InputError naming the argument."""
     checked = check_name(name, "name")
@@ -263,6 +270,7 @@ def make_config(
         fields=_fields(filter_fields, scheme),
         index=index or IndexSpec(),
         servers=_servers(servers, backend),
+        recall_target=check_fraction("recall_target", recall_target),
     )
 
 

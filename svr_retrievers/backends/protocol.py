@@ -26,7 +26,7 @@ from svr_retrievers.model import (
     Server,
     Vector,
 )
-from svr_retrievers.routing.probe import Calibration
+from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET, Calibration
 from svr_retrievers.routing.schemes import Scheme
 
 
@@ -55,6 +55,7 @@ class CollectionConfig:
     fields: Mapping[str, FieldType] = field(default_factory=dict)
     index: IndexSpec = field(default_factory=IndexSpec)
     servers: tuple[str, ...] = ()
+    recall_target: float = DEFAULT_RECALL_TARGET
     """Where its partitions are placed; empty: beside the documents."""
 
 

@@ -18,6 +18,7 @@ from svr_retrievers.model import (
     Metric,
     Server,
 )
+from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET
 from svr_retrievers.routing.schemes import Scheme
 from svr_retrievers.settings import Settings
 
@@ -80,6 +81,7 @@ class SVRClient:
         index: IndexSpec | None = None,
         embedder: Embedder | AsyncEmbedder | None = None,
         servers: Sequence[str] = (),
+        recall_target: float = DEFAULT_RECALL_TARGET,
         if_exists: IfExists = "error",
     ) -> Collection:
         made = self._bridge.run(
@@ -93,6 +95,7 @@ class SVRClient:
                 index=index,
                 embedder=embedder,
                 servers=servers,
+                recall_target=recall_target,
                 if_exists=if_exists,
             )
         )

@@ -21,7 +21,7 @@ from svr_retrievers.model import (
     PartitionStats,
     Vector,
 )
-from svr_retrievers.routing.probe import Calibration, Depth
+from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET, Calibration, Depth
 from svr_retrievers.routing.schemes import Scheme
 
 _RULE = 2
@@ -92,6 +92,7 @@ def config_json(config: CollectionConfig) -> dict[str, JsonValue]:
         "fields": [[name, kind.value] for name, kind in config.fields.items()],
         "index": config.index.to_json(),
         "servers": list(config.servers),
+        "recall_target": config.recall_target,
     }
 
 
@@ -106,6 +107,7 @@ def config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
         fields={field: FieldType(kind) for field, kind in fields},
         index=IndexSpec.from_json(cast("Mapping[str, JsonValue]", body["index"])),
         servers=tuple(cast("list[str]", body.get("servers", []))),
+        recall_target=cast("float", body.get("recall_target", DEFAULT_RECALL_TARGET)),
     )
 
 

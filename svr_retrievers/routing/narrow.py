@@ -10,9 +10,8 @@ from svr_retrievers.filters.selectivity import is_estimated, selectivity
 from svr_retrievers.filters.statistics import FilterStatistics
 from svr_retrievers.model import Partition, Vector
 from svr_retrievers.routing.centroids import PARTITIONS_IN_QUESTION, CentroidTable, Ranking, rank
-from svr_retrievers.routing.probe import TARGETS, Calibration, Decision, Depth
+from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET, TARGETS, Calibration, Decision, Depth
 
-DEFAULT_RECALL_TARGET = 0.95
 _FEWER_MISSES = 10.0
 """Under a filter a tenth of the misses is aimed at: estimates of what passes are rough, categories go with
 topics in ways no count shows, and a probe that looks only at matching rows is cheap.

@@ -13,8 +13,8 @@ from svr_retrievers.errors import PartitionNotFound
 from svr_retrievers.filters import ALL, Node
 from svr_retrievers.model import Partition, PartitionMap, Route, RoutedPartition, RouteStep
 from svr_retrievers.routing.filter_map import Facts, matching, residual
-from svr_retrievers.routing.narrow import DEFAULT_RECALL_TARGET, Asked, Closeness, narrow
-from svr_retrievers.routing.probe import Calibration
+from svr_retrievers.routing.narrow import Asked, Closeness, narrow
+from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET, Calibration
 from svr_retrievers.routing.schemes import Scheme
 
 FAN_OUT_BELOW_ROWS = 10_000

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Shares: TypeAlias = npt.NDArray[np.float64]
+DEFAULT_RECALL_TARGET = 0.95
 TARGETS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 MOST_PROBES = 8
 """A query probes no more partitions than this where the target is met without."""

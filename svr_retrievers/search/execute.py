@@ -46,7 +46,8 @@ class Engine:
     concurrency: int
 
     async def route(self, view: View, wish: Wish, vector: Vector | None) -> Planned:
-        return await view.route(self.ref.config.scheme, wish, vector)
+        config = self.ref.config
+        return await view.route(config.scheme, wish, vector, target=config.recall_target)
 
     async def ask(
         self,
@@ -87,7 +88,7 @@ class Engine:
                 return await self.backend.search(self.ref, view.map, query)
         except TimeoutError:
             raise late(query.partitions, seconds, view.path) from None
-        except (SVRError, StaleMap, NeedsLoop):
+        except (SVRError, StaleMap):
             raise
         except Exception as error:
             raise failure({query.partitions: error}, 1, view.path) from error

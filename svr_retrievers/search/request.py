@@ -48,7 +48,8 @@ class Request:
             _whole("nprobe", self.nprobe, 1, 1_000_000)
         if self.ef_search is not None:
             _whole("ef_search", self.ef_search, 1, 1000)
-        _fraction("recall_target", self.recall_target)
+        if self.recall_target is not None:
+            check_fraction("recall_target", self.recall_target)
         self._check_rest()
         return self
 
@@ -86,10 +87,10 @@ def _whole(argument: str, value: object, low: int, high: int) -> None:
         raise InputError(f"{argument} must lie between {low} and {high:,}, not {value}.")
 
 
-def _fraction(argument: str, value: object) -> None:
-    if value is None:
-        return
+def check_fraction(argument: str, value: object) -> float:
+    """The value, when it is a number above 0 and up to 1. Raises InputError."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{argument} must be a number, not {type(value).__name__}.")
     if not 0.0 < value <= 1.0:
         raise InputError(f"{argument} must lie above 0 and up to 1, not {value}.", hint="e.g. 0.95")
+    return float(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 import numpy as np
@@ -14,6 +14,7 @@ from svr_retrievers.errors import BackendError, DeadlineExceeded, FilterError, I
 from svr_retrievers.filters import parse
 from svr_retrievers.model import Metric, Partition, PartitionKey, PartitionMap, PartitionStats
 from svr_retrievers.routing.plan import Wish
+from svr_retrievers.routing.probe import Calibration, Depth
 from svr_retrievers.search.execute import Engine, run
 from svr_retrievers.search.request import Request
 from svr_retrievers.search.view import View
@@ -267,3 +268,30 @@ def test_a_right_request_is_itself():
         on_failure="partial",
     )
     assert request.check() is request
+
+
+async def test_a_recall_target_says_how_widely_each_index_is_searched():
+    gains = {0.8: 0.4, 0.9: 0.2, 0.95: 0.1, 0.99: 0.01}
+    depth = Depth(1.0, 20.0, 0.0, 0.0, gains, dict.fromkeys(gains, 1.5))
+    seen = view(5, Calibration((depth,), 10, index={40: 0.97, 80: 0.999}))
+    backend = Scripted({i: [0.1 * i] * 10 for i in range(5)})
+    ref = CollectionRef(1, CollectionConfig("c", 2, scheme=by_field("cat")))
+    for asked, used in ((None, 80), (33, 33)):
+        request = Request([1.0, 0.0], recall_target=0.98, ef_search=asked)
+        wish = Wish(recall_target=0.98, ef_search=asked)
+        await run(Engine(backend, ref, 2), seen, request, wish, QUERY, timeout_seconds=5)
+        assert {query.ef_search for query in backend.asked} == {used}
+        backend.asked.clear()
+
+
+@pytest.mark.parametrize(("target", "probes"), [(0.8, 1), (0.99, 4)])
+async def test_a_collections_own_recall_target_holds_where_none_is_asked_for(target, probes):
+    gains = {0.8: 0.6, 0.9: 0.2, 0.95: 0.1, 0.99: 0.001}
+    depth = Depth(1.0, 3.0, 0.0, 0.0, gains, dict.fromkeys(gains, 1.5))
+    config = CollectionConfig("c", 2, scheme=by_field("cat"), recall_target=target)
+    engine = Engine(Scripted({}), CollectionRef(1, config), 2)
+    seen = view(5, Calibration((depth,), 10))
+    big = View(replace(seen.state, map=seen.map.with_rows(dict.fromkeys(range(5), 10_000))), Metric.COSINE)
+    assert len((await engine.route(big, Wish(), QUERY)).route.partitions) >= probes
+    asked = await engine.route(big, Wish(recall_target=0.8), QUERY)
+    assert len(asked.route.partitions) <= probes
