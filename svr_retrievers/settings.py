@@ -79,11 +79,11 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's own ba
         le=2**20,
         description="Most memory (maintenance_work_mem) of one index build, which takes what its rows need.",
     )
-    build_connections: int = Field(
-        default_factory=lambda: min(4, os.cpu_count() or 1),
+    build_connections: int | None = Field(
+        default=None,
         ge=1,
         le=64,
-        description="Partitions indexed at once; best one a core of the server. Default: this machine's, at most 4.",
+        description="Partitions indexed at once, best one a core of the server; none: this machine's cores, at most 4.",
     )
 
     def __getstate__(self) -> dict[object, object]:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from svr_retrievers.errors import ConfigError, InputError
 from svr_retrievers.model import JsonValue, Metric
 
-EXACT_BELOW_ROWS = 2_000
+EXACT_BELOW_ROWS = 1_000
 """Below this an exact scan is about as fast as a graph (measured: equal at 1,000 rows of 384
 dimensions, 4 times slower at 8,000) and needs no build."""
 

@@ -10,6 +10,7 @@ import pytest
 from svr_retrievers import Settings, __version__
 from svr_retrievers.backends.indexes import EXACT_BELOW_ROWS
 from svr_retrievers.routing.plan import DEFAULT_RECALL_TARGET, FAN_OUT_BELOW_ROWS
+from svr_retrievers.statistics import BUILD_FROM, FOLD_FROM
 
 ROOT = Path(__file__).parents[2]
 DECISIONS = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
@@ -41,11 +42,15 @@ def test_a_decision_is_listed_under_its_number(path: Path) -> None:
 
 
 def test_the_limits_in_the_text_are_those_of_the_code() -> None:
-    readme, line = page("README.md"), page("docs/decisions/0003-exact-below-2000-rows.md")
+    readme, line = page("README.md"), page("docs/decisions/0012-exact-below-1000-rows.md")
     narrow = page("docs/decisions/0007-when-closeness-may-narrow.md")
 
     assert f"Partitions below {EXACT_BELOW_ROWS:,} rows are searched exactly" in readme
     assert f"A partition below {EXACT_BELOW_ROWS:,} rows has no index" in line
+    waits = page("docs/decisions/0011-tails-beside-the-index.md")
+    assert f"reaches {FOLD_FROM * EXACT_BELOW_ROWS:,} rows" in waits
+    assert f"more than {FOLD_FROM * EXACT_BELOW_ROWS:,} of them" in readme
+    assert f"from {BUILD_FROM * EXACT_BELOW_ROWS:,} rows on" in line
     assert f"`recall_target` ({DEFAULT_RECALL_TARGET})" in readme
     assert f"from {FAN_OUT_BELOW_ROWS:,} rows on" in readme
     assert f"more than {FAN_OUT_BELOW_ROWS:,} rows" in narrow

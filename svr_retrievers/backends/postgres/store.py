@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -277,7 +278,8 @@ class PostgresBackend:
     @property
     def _build_connections(self) -> int:
         """One fewer than the pool has, so that searches go on."""
-        return max(1, min(self._settings.build_connections, self._settings.pool_max_connections - 1))
+        wanted = self._settings.build_connections or min(4, os.cpu_count() or 1)
+        return max(1, min(wanted, self._settings.pool_max_connections - 1))
 
     async def _mark_indexed(self, conn: Connection, ref: CollectionRef, built: Sequence[int]) -> None:
         """Each indexed partition gets an empty tail, ready for the rows that come faster than the index takes them."""
