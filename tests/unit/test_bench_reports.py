@@ -195,8 +195,10 @@ def test_the_cheapest_setting_that_reaches_the_goal_is_taken():
     assert study.cheapest(list(RECALL), RECALL, COST, 0.9) == "a"
 
 
-def test_out_of_reach_no_time_is_spent_that_buys_no_recall():
-    assert study.cheapest(list(RECALL), RECALL, COST, 0.99) == "c"
+def test_out_of_reach_the_highest_recall_stands_for_a_system_but_not_beyond_what_time_still_buys():
+    assert study.cheapest(list(RECALL), RECALL, COST, 0.99) == "d"
+    big = {f"one big index, ef_search {ef}": ef / 1000 for ef in (100, 400, 800)}
+    assert study.cheapest(list(big), big, big, 0.99) == "one big index, ef_search 400"
 
 
 def test_the_best_within_the_time_of_another_or_the_cheapest_of_all():
@@ -206,7 +208,7 @@ def test_the_best_within_the_time_of_another_or_the_cheapest_of_all():
 
 def test_equal_recall_is_the_closest_that_does_not_pass():
     assert study.closest_below(list(RECALL), RECALL, COST, 0.976) == "b"
-    assert study.closest_below(list(RECALL), RECALL, COST, 1.0) == "c"
+    assert study.closest_below(list(RECALL), RECALL, COST, 1.0) == "d"
     assert study.closest_below(list(RECALL), RECALL, COST, 0.5) == "a"
 
 

@@ -53,11 +53,13 @@ def time_at_equal_recall(lab: Lab) -> Finding:
     found = study(lab)
     mine, truth = found.mine, found.truth
     well, plain = found.series[found.fastest[WELL]], found.series[found.fastest[PLAIN]]
+    frugal = found.series[found.frugal[WELL]]
     return Finding(
         checks=(
             Check("p50 relative to the well-built index", mine.p50 / well.p50, most=0.35),
             Check("recall", mine.recall(truth), least=GOAL),
             Check("recall of the well-built index", well.recall(truth)),
+            Check("p50 relative to its cheapest setting of nearly that recall", mine.p50 / frugal.p50),
             Check("p50 relative to the default index", mine.p50 / plain.p50),
             Check("recall of the default index", plain.recall(truth)),
         ),
@@ -89,6 +91,6 @@ def notes(found: Study, names: Sequence[str], *, swept_to: float | None = GOAL) 
     return tuple(
         name
         if swept_to is None or found.reached(name)
-        else f"{name}: no setting reached {swept_to}; this is the cheapest close to its best"
+        else f"{name}: no setting reached {swept_to}; this came closest"
         for name in dict.fromkeys(names)
     )
