@@ -8,6 +8,7 @@ from functools import partial
 import numpy.typing as npt
 
 from svr_retrievers.collection import AsyncCollection
+from svr_retrievers.collection.checking import RecallCheck
 from svr_retrievers.embedding import AsyncEmbedder, Embedder
 from svr_retrievers.filters.advice import Analysis
 from svr_retrievers.loopfree import Bridge, loop_free
@@ -206,6 +207,11 @@ class Collection:
 
     def analyze(self) -> Analysis:
         return self._bridge.run(self._async.analyze)
+
+    def check_recall(
+        self, *, samples: int = 100, targets: Sequence[float] = (0.9, 0.95, 0.99)
+    ) -> tuple[RecallCheck, ...]:
+        return self._bridge.run(partial(self._async.check_recall, samples=samples, targets=targets))
 
     def refresh(self, *, progress: Callable[[int, int], None] | None = None) -> PartitionMap:
         return self._bridge.run(partial(self._async.refresh, progress=progress))
