@@ -52,6 +52,9 @@ MISSING_UNKNOWN: Final = 0.1
 """Share of the rows assumed to lack a field nothing is known about."""
 
 _FEW: Final = 0.05
+_FILTERS_REMEMBERED: Final = 500
+_ELSEWHERE: Final = -1
+"""Stands for every partition that has no figures of its own."""
 _RANGES: Final = (Op.GT, Op.GTE, Op.LT, Op.LTE)
 
 
@@ -69,21 +72,27 @@ def selectivity(node: Node, fields: Fields) -> float:
             return _unknown(node) if known is None else _clamped(_leaf(node, known))
 
 
+def share_in(node: Node, known: FilterStatistics, partition: int) -> float:
+    """The estimated share of the partition's rows that match; remembered, as the same filters come again."""
+    if partition not in known.partitions:
+        partition = _ELSEWHERE
+    shares = known.memo.get(node)
+    if shares is None:
+        if len(known.memo) >= _FILTERS_REMEMBERED:
+            known.memo.clear()
+        shares = known.memo[node] = {}
+    share = shares.get(partition)
+    if share is None:
+        share = shares[partition] = selectivity(node, known.within(partition))
+    return share
+
+
 def estimates(node: Node, known: FilterStatistics, partitions: Iterable[int]) -> Estimates:
     """The shares in each of the partitions, with what undeclared conditions make the search read."""
     first = declared_part(node)
-    shares: dict[int, float] = {}
-    reads: dict[int, float] = {}
-    whole: tuple[float, float] | None = None
-    for number in partitions:
-        own = number in known.partitions
-        found = whole
-        if found is None or own:
-            fields = known.within(number)
-            share = selectivity(node, fields)
-            found = (share, 0.0 if first is node else selectivity(first, fields))
-            whole = whole if own else found
-        shares[number], reads[number] = found
+    asked = tuple(partitions)
+    shares = {number: share_in(node, known, number) for number in asked}
+    reads = {} if first is node else {number: share_in(first, known, number) for number in asked}
     return Estimates(shares, reads, is_led_by_value(node, known.fields), known.costs)
 
 
@@ -322,4 +331,5 @@ __all__ = [
     "is_estimated",
     "is_led_by_value",
     "selectivity",
+    "share_in",
 ]

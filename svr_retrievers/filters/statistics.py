@@ -39,14 +39,13 @@ class FieldStatistics:
     """Ends of ranges that hold equally many of the values that are not common, ascending."""
     is_list: bool = False
     shares: Mapping[object, float] = field(init=False, repr=False, compare=False)
+    rest: float = field(init=False, repr=False, compare=False)
+    """The share of the rows whose value is not one of the common ones."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shares", {equality_key(v): share for v, share in self.common})
-
-    @property
-    def rest(self) -> float:
-        """The share of the rows whose value is not one of the common ones."""
-        return max(0.0, 1.0 - self.missing - sum(share for _, share in self.common))
+        rest = 1.0 - self.missing - sum(share for _, share in self.common)
+        object.__setattr__(self, "rest", max(0.0, rest))
 
 
 Fields: TypeAlias = Mapping[str, FieldStatistics]
@@ -65,6 +64,8 @@ class FilterStatistics:
     """The size of the collection when this was measured."""
     costs: ScanCosts | None = None
     """What the steps of a search take on this machine; None where it was not measured."""
+    memo: dict[object, dict[int, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Shares already worked out, by filter and partition."""
     _complete: Mapping[int, Fields] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

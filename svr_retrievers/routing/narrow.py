@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from svr_retrievers.filters import ALL, Node
-from svr_retrievers.filters.selectivity import is_estimated, selectivity
+from svr_retrievers.filters.selectivity import is_estimated, share_in
 from svr_retrievers.filters.statistics import FilterStatistics
 from svr_retrievers.model import Partition, Vector
 from svr_retrievers.routing.centroids import PARTITIONS_IN_QUESTION, CentroidTable, Ranking, rank
@@ -108,7 +108,7 @@ def _share_in(node: Node, statistics: FilterStatistics) -> Callable[[Partition],
 
     def share(partition: Partition) -> float:
         if partition.id not in found:
-            found[partition.id] = selectivity(node, statistics.within(partition.id))
+            found[partition.id] = share_in(node, statistics, partition.id)
         return found[partition.id]
 
     return share

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from svr_retrievers.filters import ALL, NOTHING, FieldType, evaluate, parse
+from svr_retrievers.filters import ALL, NOTHING, And, FieldType, evaluate, parse
 from svr_retrievers.filters.selectivity import (
     EQUAL_UNKNOWN,
     INTERVAL_UNKNOWN,
@@ -18,8 +18,13 @@ from svr_retrievers.filters.selectivity import (
     FieldStatistics,
     FilterStatistics,
     compact,
+    declared_part,
+    estimates,
+    fields_of,
     is_estimated,
+    is_led_by_value,
     selectivity,
+    share_in,
 )
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -150,3 +155,49 @@ def test_what_is_cut_away_still_counts() -> None:
     assert cut.rest == pytest.approx(0.4)
     assert selectivity(parse({"k": "d"}, {}), {"k": cut}) == pytest.approx(0.4 / 3)
     assert selectivity(parse({"k": {"$gt": "e"}}, {}), {"k": cut}) == pytest.approx(0.0)
+
+
+def test_shares_are_remembered_by_filter_and_partition() -> None:
+    own = FieldStatistics(distinct=2, common=(("en", 0.9), ("de", 0.1)))
+    known = FilterStatistics(KNOWN, {7: {"lang": own}})
+    english, german = parse({"lang": "en"}, TYPES), parse({"lang": "de"}, TYPES)
+    for _ in range(2):
+        assert [share_in(english, known, n) for n in (7, 8, 9)] == [0.9, 0.5, 0.5]
+        assert share_in(german, known, 7) == 0.1
+    assert estimates(english, known, [7, 9]).shares == {7: 0.9, 9: 0.5}
+    assert [len(shares) for shares in known.memo.values()] == [2, 1]
+    for n in range(2_000):
+        share_in(parse({"year": n}, TYPES), known, 7)
+    assert len(known.memo) < 1_000
+
+
+def test_what_undeclared_conditions_make_a_search_read() -> None:
+    known = FilterStatistics(KNOWN)
+    mixed = parse({"lang": "en", "owner": "x"}, TYPES)
+    assert declared_part(mixed) == And((parse({"lang": "en"}, TYPES),))
+    assert estimates(mixed, known, [1]).reads == {1: 0.5}
+    assert estimates(parse({"$or": [{"lang": "en"}, {"owner": "x"}]}, TYPES), known, [1]).reads == {1: 1.0}
+    assert estimates(parse({"lang": "en"}, TYPES), known, [1]).reads == {}
+
+
+@pytest.mark.parametrize(
+    ("filter", "led"),
+    [
+        ({"lang": "fr"}, True),
+        ({"lang": "en"}, False),  # half of all rows
+        ({"lang": {"$in": ["fr", "it"]}, "draft": True}, True),
+        ({"year": {"$gt": 2019}}, False),  # the server would assume a third of the rows
+        ({"tags": "rare"}, False),
+        ({"owner": "x"}, False),
+        ({"$or": [{"lang": "fr"}, {"lang": "it"}]}, False),
+    ],
+)
+def test_only_a_rare_value_of_a_declared_field_makes_any_plan_good(
+    filter: dict[str, object], led: bool
+) -> None:
+    assert is_led_by_value(parse(filter, TYPES), KNOWN) is led
+
+
+def test_fields_of_a_filter_are_named_wherever_they_stand() -> None:
+    asked = {"$or": [{"lang": "x"}, {"$not": {"a.b": 1}}], "year": {"$gt": 1, "$lt": 2}}
+    assert fields_of(parse(asked, TYPES)) == {"lang", "a.b", "year"}
