@@ -131,7 +131,7 @@ class AsyncSVRClient:
 
         Raises:
             CollectionExists: it is there and `if_exists` is "error".
-            CollectionMismatch: it is there with other dimensions, metric, scheme or fields than asked for.
+            CollectionMismatch: it is there with other dimensions, metric, scheme, fields or servers than asked for.
             ServerNotFound: one of `servers` is not known.
         """
         if if_exists not in ("error", "open"):
@@ -342,6 +342,8 @@ def _compare(
     ]
     if scheme is not None:
         pairs.append(("partition_by", there.scheme, asked.scheme))
+    if asked.servers:
+        pairs.append(("servers", list(there.servers), list(asked.servers)))
     if filter_fields is not None:
         pairs.append(("filter_fields", _shown(there.fields), _shown(asked.fields)))
     for what, has, wants in pairs:

@@ -140,7 +140,13 @@ def show_map(name: str, /, *, store: Store = HERE, json: Json = False) -> None:
                 "generation": partitions.generation,
                 "rows": partitions.rows,
                 "partitions": [
-                    {"path": p.path, "rows": p.stats.rows, "state": p.state.value, "indexed": p.stats.indexed}
+                    {
+                        "path": p.path,
+                        "rows": p.stats.rows,
+                        "state": p.state.value,
+                        "indexed": p.stats.indexed,
+                        "server": p.server,
+                    }
                     for p in partitions
                 ],
             }

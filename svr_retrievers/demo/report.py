@@ -208,6 +208,7 @@ def partition_table(partitions: PartitionMap) -> Table:
     table.add_column("searched", style="dim")
     for part in sorted(partitions, key=lambda p: (-p.stats.rows, p.path)):
         how = "HNSW" if part.stats.indexed else "exactly"
+        how += f", on {part.server}" if part.server is not None else ""
         table.add_row(
             Text(part.path), f"{part.stats.rows:,}", Text(bar(part.stats.rows, most, 40), "green"), how
         )

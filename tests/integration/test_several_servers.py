@@ -13,7 +13,14 @@ import pytest
 from psycopg import sql
 
 from svr_retrievers import Collection, Document, SVRClient, by_cluster, by_field, hnsw
-from svr_retrievers.errors import ConfigError, ConnectionFailed, PartitionFailed, ServerNotFound
+from svr_retrievers.errors import (
+    CollectionMismatch,
+    ConfigError,
+    ConnectionFailed,
+    InputError,
+    PartitionFailed,
+    ServerNotFound,
+)
 from svr_retrievers.testing.base import Make
 from svr_retrievers.testing.conformance import MakeClient, Suite
 from svr_retrievers.testing.data import documents, vector
@@ -267,6 +274,19 @@ def test_the_placement_is_read_by_others(client: SVRClient, url: str) -> None:
         )
 
 
+def test_opening_with_other_servers_names_them(client: SVRClient) -> None:
+    _filled(client)
+    with pytest.raises(CollectionMismatch, match=r"servers \['east', 'west'\], not \['west'\]"):
+        client.create_collection("papers", dimensions=8, servers=["west"], if_exists="open")
+    assert client.create_collection("papers", dimensions=8, if_exists="open").count() == 600
+
+
+@pytest.mark.parametrize("bad", ["east", 7, [3], [""]])
+def test_servers_must_be_names(client: SVRClient, bad: object) -> None:
+    with pytest.raises(InputError, match="servers"):
+        client.create_collection("x", dimensions=3, servers=bad)  # type: ignore[arg-type]
+
+
 def test_vectors_lie_on_their_servers_alone(client: SVRClient, three_servers: list[OwnServer]) -> None:
     _filled(client)
     counts = [_vectors_on(server) for server in three_servers]
@@ -274,9 +294,7 @@ def test_vectors_lie_on_their_servers_alone(client: SVRClient, three_servers: li
 
 
 def test_clusters_are_trained_and_moved_across_servers(client: SVRClient) -> None:
-    made = client.create_collection(
-        "x", dimensions=8, servers=["east", "west"], partition_by=by_cluster(4)
-    )
+    made = client.create_collection("x", dimensions=8, servers=["east", "west"], partition_by=by_cluster(4))
     vectors = _clustered()
     for start in range(0, 600, 200):
         ids = range(start, start + 200)

@@ -11,7 +11,7 @@ from svr_retrievers import by_cluster, by_field, by_hash, by_namespace
 from svr_retrievers.backends.protocol import Batch
 from svr_retrievers.model import Metric, Partition, PartitionKey, PartitionMap, PartitionStats
 from svr_retrievers.placing import find_clusters, is_trained, new_clusters, next_level
-from svr_retrievers.routing.place import path_of, place
+from svr_retrievers.routing.place import least_filled, path_of, place
 from svr_retrievers.routing.schemes import REST, WHOLE
 
 EMPTY = PartitionMap(1, ())
@@ -170,3 +170,32 @@ def test_clusters_at_the_root_have_no_prefix_and_learn_from_an_even_sample():
     made = new_clusters(EMPTY, None, centroids)
     assert [n.path for n in made] == ["cluster-0", "cluster-1"]
     assert all(isinstance(n.stats, PartitionStats) and n.leaf for n in made)
+
+
+def _on(server: str | None, number: int, rows: int) -> Partition:
+    key = PartitionKey("field", str(number))
+    return Partition(number, f"p{number}", key, stats=PartitionStats(rows=rows), server=server)
+
+
+@pytest.mark.parametrize(
+    ("there", "placed", "expected"),
+    [
+        ([], [], "a"),
+        ([], ["a"], "b"),
+        ([], ["a", "b", "a", None], "b"),
+        ([("a", 5)], [], "b"),
+        ([("a", 5), ("b", 3), ("b", 3)], [], "a"),
+        ([("a", 5), ("b", 5), ("b", 0)], [], "a"),
+        ([("a", 1), ("b", 5), (None, 0), ("gone", 0)], [], "a"),
+    ],
+)
+def test_a_new_partition_goes_where_the_fewest_rows_then_partitions_are(
+    there: list[tuple[str | None, int]], placed: list[str | None], expected: str
+) -> None:
+    known = PartitionMap(1, [_on(server, n, rows) for n, (server, rows) in enumerate(there, start=1)])
+
+    assert least_filled(known, ("a", "b"), placed) == expected
+
+
+def test_without_servers_a_partition_lies_beside_its_documents() -> None:
+    assert least_filled(PartitionMap(1, [_on(None, 1, 3)]), ()) is None
