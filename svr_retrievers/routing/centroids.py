@@ -37,7 +37,7 @@ class CentroidTable:
     """All centroids of some partitions as one matrix, prepared once per map.
 
     A partition's first centroid stands for all of it. `known` are the partitions with centroids, `unknown`
-    those with rows but without: every query must probe them. `before` lends what does not change much.
+    those that every query must probe for want of one. `before` lends what does not change much.
     """
 
     __slots__ = (
@@ -50,11 +50,7 @@ class CentroidTable:
     ) -> None:
         self.metric = metric
         self.known = tuple(p for p in partitions if p.stats.centroids is not None and len(p.stats.centroids))
-        self.unknown = tuple(
-            p
-            for p in partitions
-            if p.stats.rows and (p.stats.centroids is None or not len(p.stats.centroids))
-        )
+        self.unknown = _to_be_probed(partitions)
         blocks = [p.stats.centroids for p in self.known if p.stats.centroids is not None]
         self.matrix = _prepared(blocks, metric)
         starts = np.zeros(len(blocks), dtype=np.intp)
@@ -282,6 +278,16 @@ def _log_passing(table: CentroidTable, near: Near, passing: Callable[[Partition]
     """Of an estimate of none a little stays: it is an estimate."""
     partitions = (table.known[i] for i in near.positions)
     return np.array([log(max(passing(p) * p.stats.rows, _LEAST_PASSING)) for p in partitions])
+
+
+def _to_be_probed(partitions: tuple[Partition, ...]) -> tuple[Partition, ...]:
+    """Those without a centroid, but for a catch-all that has been emptied into clusters: no row comes there again.
+
+    Another that is empty may have got its first rows since the map was loaded.
+    """
+    clustered = {p.parent for p in partitions if p.key.kind == "cluster"}
+    bare = (p for p in partitions if p.stats.centroids is None or not len(p.stats.centroids))
+    return tuple(p for p in bare if p.stats.rows or p.key.kind != "rest" or p.parent not in clustered)
 
 
 def _prepared(blocks: list[Vector], metric: Metric) -> Vector:

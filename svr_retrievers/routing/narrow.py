@@ -12,8 +12,8 @@ from svr_retrievers.model import Partition, Vector
 from svr_retrievers.routing.centroids import PARTITIONS_IN_QUESTION, CentroidTable, Ranking, rank
 from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET, TARGETS, Calibration, Decision, Depth
 
-_FEWER_MISSES = 10.0
-"""Under a filter a tenth of the misses is aimed at: estimates of what passes are rough, categories go with
+_FEWER_MISSES = 50.0
+"""Under a filter a fiftieth of the misses is aimed at: estimates of what passes are rough, categories go with
 topics in ways no count shows, and a probe that looks only at matching rows is cheap.
 """
 _LEAST_SHARE = 1e-9

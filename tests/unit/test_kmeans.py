@@ -118,7 +118,6 @@ def test_a_partition_scores_by_its_best_centroid(metric):
     parts = [_partition(i, normalise(b) if metric is Metric.COSINE else b) for i, b in enumerate(blocks)]
     parts.insert(1, _partition(7, None))
     parts.append(_partition(8, np.empty((0, 3), dtype=np.float32)))
-    parts.append(Partition(9, "p9", PartitionKey("field", "9")))
     table = CentroidTable(tuple(parts), metric)
     assert [p.id for p in table.unknown] == [7, 8]
     query = rng.normal(size=3).astype(np.float32)
@@ -128,9 +127,9 @@ def test_a_partition_scores_by_its_best_centroid(metric):
     ranking = rank(table, query, None)
     order = np.argsort(-np.array(wanted)).tolist()
     assert [p.id for p, _ in ranking.take(3)] == [7, 8, *order]
-    only = rank(table, query, None, (parts[3], parts[5]))
+    only = rank(table, query, None, (parts[3],))
     assert [p.id for p, _ in only.take(1)] == [2]
-    only = rank(table, query, None, (parts[3], parts[4], parts[5]))
+    only = rank(table, query, None, (parts[3], parts[4]))
     assert [p.id for p, _ in only.take(1)] == [8, 2]
 
 
@@ -138,3 +137,50 @@ def test_an_empty_table_has_nothing_near():
     table = CentroidTable((), Metric.COSINE)
     assert len(table.near(np.ones(3, dtype=np.float32)).positions) == 0
     assert rank(table, np.ones(3, dtype=np.float32), None).take(3) == []
+
+
+@pytest.mark.parametrize(
+    ("sibling", "rows", "probed"), [("cluster", 0, []), ("cluster", 3, [2]), ("field", 0, [2])]
+)
+def test_only_a_catch_all_emptied_into_clusters_is_not_probed_for_want_of_a_centroid(sibling, rows, probed):
+    stats = PartitionStats(rows=5, centroids=np.ones((1, 3), dtype=np.float32))
+    home = Partition(1, "a", PartitionKey(sibling, "1"), stats=stats)
+    rest = Partition(2, "(rest)", PartitionKey("rest"), stats=PartitionStats(rows=rows))
+    assert [p.id for p in CentroidTable((home, rest), Metric.COSINE).unknown] == probed
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_large_table_searched_by_groups_finds_what_all_of_it_would(metric, monkeypatch):
+    rng = np.random.default_rng(5)
+    centres = rng.normal(size=(60, 24)) * 2
+    rows = (centres[np.arange(5000) // 84] + 0.5 * rng.normal(size=(5000, 24))).astype(np.float32)
+    rows = normalise(rows) if metric is Metric.COSINE else rows
+    blocks = [rows[i : i + 2] for i in range(0, 5000, 2)]
+    parts = tuple(_partition(i, block) for i, block in enumerate(blocks))
+    flat = CentroidTable(parts, metric)
+    monkeypatch.setattr("svr_retrievers.routing.centroids._ONE_PRODUCT_CELLS", 1000)
+    monkeypatch.setattr("svr_retrievers.routing.supers.GROUPS_FROM", 1000)
+    grouped = CentroidTable(parts, metric)
+    later = CentroidTable(parts, metric, grouped)
+    assert later.leaders is grouped.leaders
+    assert flat.leaders is None
+    few = tuple(parts[::500])
+    found = []
+    for query in rows[::250] + 0.1 * rng.normal(size=(20, 24)).astype(np.float32):
+        wanted = flat.every(query)[0][:4]
+        near = grouped.near(query)
+        found.append(np.isin(wanted, near.positions).mean())
+        best = dict(zip(flat.every(query)[0].tolist(), flat.every(query)[1].tolist(), strict=True))
+        assert np.allclose(near.best, [best[i] for i in near.positions.tolist()], atol=1e-4)
+        assert sorted(grouped.near(query, grouped.places(few)).positions) == list(range(0, 2500, 500))
+    assert np.mean(found) > 0.9
+
+
+def test_centroids_that_lie_in_one_array_are_not_copied():
+    whole = normalise(np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32))
+    parts = tuple(_partition(i, whole[2 * i : 2 * i + 2]) for i in range(3))
+    assert CentroidTable(parts, Metric.COSINE).matrix.base is whole
+    assert CentroidTable(parts[1:], Metric.COSINE).matrix.base is whole
+    scattered = CentroidTable((parts[0], parts[2]), Metric.COSINE)
+    assert scattered.matrix.base is not whole
+    assert np.array_equal(scattered.matrix, whole[[0, 1, 4, 5]])
