@@ -68,6 +68,7 @@ def test_vectors_of_any_length_are_found_through_a_half_precision_index(svr_clie
     tiny = np.vstack([wide[:40] * 1e-9, wide[40:]])
     made = svr_client.create_collection("tiny", dimensions=2100, index=hnsw(min_rows=50))
     made.add([Document(str(i)) for i in range(80)], vectors=tiny)
+    made.refresh()
     assert all(p.stats.indexed for p in made.partitions)
     for scale in (1.0, 1e-9):
         assert made.search(vector=wide[0] * scale, limit=3).ids[0] == "0"
