@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from svr_retrievers import Collection, Document, SVRClient, by_cluster
+from svr_retrievers import Collection, Document, SVRClient, by_cluster, hnsw
 from svr_retrievers.filters import parse
+from svr_retrievers.filters.choice import ScanCosts
 from svr_retrievers.filters.selectivity import is_estimated, selectivity
 from svr_retrievers.filters.statistics import FilterStatistics
 
@@ -101,3 +102,27 @@ def test_they_are_renewed_when_the_collection_has_doubled(postgres_url: str) -> 
         assert statistics(made).rows == 4_000
         assert statistics(client.collection("renewed")) == statistics(made)
         client.drop_collection("renewed")
+
+
+@pytest.mark.parametrize("quantization", [{}, {"quantization": "half"}])
+def test_costs_are_measured_on_the_machine_within_reason(
+    postgres_url: str, quantization: dict[str, str]
+) -> None:
+    plain = ScanCosts.for_dimensions(16)
+    with SVRClient(postgres_url) as client:
+        made = client.create_collection("costs", dimensions=16, index=hnsw(min_rows=500, **quantization))
+        rng = np.random.default_rng(0)
+        made.add([Document(f"{row:04d}") for row in range(2_500)], vectors=rng.standard_normal((2_500, 16)))
+        made.refresh()
+        costs = statistics(made).costs
+        assert costs is not None
+        assert costs != plain
+        for step in ("row", "match", "document", "probe", "visit"):
+            assert 0.19 <= getattr(costs, step) / getattr(plain, step) <= 5.01, step
+        assert statistics(client.collection("costs")).costs == costs
+        client.drop_collection("costs")
+
+
+def test_without_a_graph_nothing_is_measured(filled: Collection) -> None:
+    few = [p for p in filled.partitions if p.stats.indexed and p.stats.rows >= 2_000]
+    assert bool(few) == (statistics(filled).costs is not None)

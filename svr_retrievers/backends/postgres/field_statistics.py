@@ -8,9 +8,11 @@ from typing import Final, LiteralString, cast
 
 from psycopg import sql
 
-from svr_retrievers.backends.postgres.connection import Connection
+from svr_retrievers.backends.postgres.connection import Connection, vector_of
+from svr_retrievers.backends.postgres.queries import order_by
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.filters import FieldType, as_utc
+from svr_retrievers.filters.choice import ScanCosts
 from svr_retrievers.filters.statistics import (
     BOUNDS_KEPT,
     COMMON_KEPT,
@@ -21,7 +23,7 @@ from svr_retrievers.filters.statistics import (
     of_metadata,
 )
 from svr_retrievers.filters.tree import Operand
-from svr_retrievers.model import JsonValue, PartitionMap
+from svr_retrievers.model import JsonValue, PartitionMap, Vector
 from svr_retrievers.names import table_for
 
 SAMPLED_DOCUMENTS = 1_000
@@ -32,6 +34,13 @@ INDEXED_FROM_ROWS = 200
 """Below it reading all rows takes no longer than planning the use of an index."""
 FACTS_KEPT = 2_500
 """Partitions times fields: beyond it only the collection as a whole is described. About half a megabyte."""
+
+_MEASURED_FROM_ROWS = 2_000
+_FIRST_BATCH, _BATCHES, _FURTHEST = 40, 10, 5.0
+_COST_SETTINGS: LiteralString = (
+    "select set_config('hnsw.ef_search', '40', true), set_config('hnsw.iterative_scan', 'relaxed_order', true),"
+    " set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)"
+)
 
 _TYPES: Final[dict[FieldType, LiteralString]] = {
     FieldType.INT: "bigint",
@@ -80,7 +89,64 @@ async def measure(conn: Connection, tables: Tables, known: PartitionMap) -> Filt
             and len(known) * len(tables.columns) <= FACTS_KEPT
         ):
             partitions = await _by_partition(conn, tables, known)
-    return FilterStatistics(fields, partitions, known.rows)
+    return FilterStatistics(fields, partitions, known.rows, await _costs(conn, tables, known))
+
+
+async def _costs(conn: Connection, tables: Tables, known: PartitionMap) -> ScanCosts | None:
+    """What the steps of a search take on this machine, measured on the largest graph; None where there is none.
+
+    The best of three, and never further from the defaults than a factor of five: a busy moment must not decide.
+    """
+    graphs = [leaf for leaf in known.leaves if leaf.stats.indexed and leaf.stats.rows >= _MEASURED_FROM_ROWS]
+    if not graphs or tables.ref.config.index.kind != "hnsw" or tables.ref.config.servers:
+        return None
+    largest = max(graphs, key=lambda leaf: leaf.stats.rows)
+    child, plain = tables.child(largest.id), ScanCosts.for_dimensions(tables.ref.config.dimensions)
+    async with conn.transaction():
+        await conn.execute(_COST_SETTINGS)
+        some = conn.cursor(binary=True)
+        await some.execute(sql.SQL("select embedding from {} limit 1").format(child))
+        row = await some.fetchone()
+        if row is None:
+            return None
+        vector = vector_of(row[0])
+        through = [vector] * (2 if tables.quantized else 1)
+        passing = await _took(conn, sql.SQL("select id from {} where length(id) < 0").format(child))
+        compared = await _took(conn, _closest(tables, child, 10, exact=True), vector, vector)
+        first = await _took(conn, _closest(tables, child, _FIRST_BATCH, exact=False), *through)
+        more = await _took(conn, _closest(tables, child, _BATCHES * _FIRST_BATCH, exact=False), *through)
+    rows = largest.stats.rows
+    return ScanCosts(
+        row=_near(passing / rows, plain.row),
+        match=_near(compared / rows, plain.match),
+        document=plain.document,
+        probe=_near(first, plain.probe),
+        visit=_near((more - first) / ((_BATCHES - 1) * _FIRST_BATCH), plain.visit),
+    )
+
+
+def _closest(tables: Tables, child: sql.Identifier, limit: int, *, exact: bool) -> sql.Composed:
+    """With a placeholder for the vector, and another one where the order asks for it."""
+    return sql.SQL(
+        "select s.id, s.embedding {op} %s as distance from {child} s order by {order} limit {limit}"
+    ).format(op=tables.operator, child=child, order=order_by(tables, exact=exact), limit=sql.Literal(limit))
+
+
+async def _took(conn: Connection, statement: sql.Composed, *params: Vector) -> float:
+    """Microseconds on the server, the best of three."""
+    times = []
+    for _ in range(3):
+        cursor = await conn.execute(
+            sql.SQL("explain (analyze, timing off, format json) ") + statement, params
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        times.append(float(row[0][0]["Execution Time"]) * 1e3)
+    return min(times)
+
+
+def _near(measured: float, default: float) -> float:
+    return min(_FURTHEST * default, max(default / _FURTHEST, measured))
 
 
 async def _metadata(conn: Connection, tables: Tables, rows: int) -> list[Mapping[str, JsonValue]]:

@@ -27,6 +27,8 @@ from svr_retrievers.model import Partition, PartitionMap
 
 GENERIC_UP_TO_TABLES = 256
 """A kept plan names every table of the collection, and each search locks them all: about 0.2 us each."""
+_KEPT_PLACES = 4
+"""A kept plan has room for at least so many partitions: the fewer forms, the sooner each has been planned."""
 GENERIC_UP_TO_MATCHES = 4_000
 """A plan for this very filter takes 60 us a partition to make. With more rows to compare that no longer counts."""
 
@@ -74,11 +76,14 @@ def search(tables: Tables, query: Query, choice: Choice, tailed: Container[int],
     exact = [*choice.exact, *(-p for p in query.partitions if p in tailed)]
     indexed = list(choice.indexed)
     plain, values, needs_metadata = compile_filter(query.filter, tables.columns)
+    planning = _planning(query, choice, known_tables)
+    kept = planning == "force_generic_plan"
+    places = max(_KEPT_PLACES, _padded(len(exact))) if kept else _padded(len(exact))
     form = _Form(
         plain.as_string(None),
         needs_metadata,
-        _padded(len(exact)),
-        exact[0] if len(exact) == 1 else None,
+        places,
+        exact[0] if places == 1 else None,
         _padded(len(indexed)),
         indexed[0] if len(indexed) == 1 else None,
         query.limit,
@@ -91,11 +96,11 @@ def search(tables: Tables, query: Query, choice: Choice, tailed: Container[int],
         text = tables.texts[form] = _text(tables, form, plain).as_bytes(None)
     params: list[object] = []
     if exact:
-        params += [query.vector, *_numbers(exact), query.namespace, *values, query.vector]
+        params += [query.vector, *_numbers(exact, places), query.namespace, *values, query.vector]
     if indexed:
         again = [query.vector] if tables.quantized else []
-        params += [query.vector, *_numbers(indexed), query.namespace, *values, *again]
-    return Search(text, params, _planning(query, choice, known_tables))
+        params += [query.vector, *_numbers(indexed, form.indexed), query.namespace, *values, *again]
+    return Search(text, params, planning)
 
 
 def _planning(query: Query, choice: Choice, known_tables: int) -> Planning:
@@ -115,11 +120,9 @@ def _padded(parts: int) -> int:
     return 0 if parts == 0 else 1 << (parts - 1).bit_length()
 
 
-def _numbers(parts: Sequence[int]) -> list[int]:
+def _numbers(parts: Sequence[int], places: int) -> list[int]:
     """One parameter each: with an array the server could not leave partitions out of a kept plan."""
-    if len(parts) == 1:
-        return []
-    return [*parts, *([parts[-1]] * (_padded(len(parts)) - len(parts)))]
+    return [] if places == 1 else [*parts, *([parts[-1]] * (places - len(parts)))]
 
 
 def _text(tables: Tables, form: _Form, condition: sql.Composable) -> sql.Composed:
