@@ -34,6 +34,7 @@ _BLOCK_ROWS = 8_192
 _EF_SEARCHES = (40, 80, 160, 320)
 """Not less than the engine's own default: below it a graph answers unseen questions worse than any sample says."""
 _INDEX_QUESTIONS, _INDEX_PARTITIONS = 60, 4
+_JUDGED_ROWS = 100
 
 
 async def calibrated(
@@ -203,11 +204,11 @@ def drifted(calibration: Calibration, table: CentroidTable, fresh: Vector) -> bo
     """Whether fresh rows lie elsewhere than those the calibration was measured on.
 
     They do when their mean closeness to the nearest centroid is lower by a quarter of the way to the
-    closeness of rows at random; a few hundred are enough to tell.
+    closeness of rows at random; a hundred are enough to tell.
     """
     if calibration.closeness is None or len(fresh) < LEAST_ROWS or not table.known:
         return False
-    step = max(1, len(fresh) // 400)
+    step = max(1, len(fresh) // _JUDGED_ROWS)
     near = [table.near(v) for v in fresh[::step]]
     mine = float(np.mean([n.best.max() for n in near]))
     typical = float(np.mean([np.median(n.best) for n in near]))

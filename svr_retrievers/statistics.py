@@ -8,7 +8,8 @@ from dataclasses import replace
 import anyio.to_thread
 
 from svr_retrievers.backends.protocol import Backend, CollectionRef, MapState, Written
-from svr_retrievers.calibrating import calibrated
+from svr_retrievers.calibrating import calibrated, drifted
+from svr_retrievers.concurrency import beside
 from svr_retrievers.model import Metric, Partition, PartitionStats, Vector
 from svr_retrievers.placing import (
     TRAINING_ROWS_PER_CLUSTER,
@@ -35,15 +36,20 @@ _FEW_ROWS, _MANY_ROWS = 64, 2_000
 """A partition described by few rows is renewed after as many as are sampled; any that doubled after many."""
 _SHARE_NEW = 0.3
 """The other partitions that doubled are renewed once their new rows are this share of all rows."""
+_GROWTH_OF_DRIFT = 1.1
 _GROWTH = 2
 """Centroids, calibration and the statistics of fields are renewed when what they describe has doubled."""
 
 
-async def after_write(backend: Backend, ref: CollectionRef, view: View, written: Written) -> View:
-    """The view after a write.
+async def after_write(
+    backend: Backend, ref: CollectionRef, view: View, written: Written, fresh: Vector | None = None
+) -> View:
+    """The view after a write of the `fresh` vectors.
 
-    Asks the database only when a partition doubled, needs an index, or can be cut into clusters.
+    Asks the database only when a partition doubled, needs an index, or can be cut into clusters, or when the
+    fresh rows lie elsewhere than those before.
     """
+    elsewhere = fresh is not None and await _lie_elsewhere(view, fresh)
     state = replace(view.state, map=view.map.with_rows(written.rows, written.tails))
     touched = [leaf for p in written.rows if (leaf := state.map.get(p)) is not None and state.map.is_leaf(p)]
     source = _trainable(ref, state, touched)
@@ -54,11 +60,21 @@ async def after_write(backend: Backend, ref: CollectionRef, view: View, written:
     if await _index_what_waits_long(backend, ref, state, touched):
         state = await backend.load_map(ref)
     grown = [leaf for leaf in touched if _outgrown(leaf)]
-    if len(state.map) > 1 and _worth_renewing(grown, state.map.rows):
+    if len(state.map) > 1 and elsewhere:
+        state = await _renew(backend, ref, state, touched, anew=True)
+    elif len(state.map) > 1 and _worth_renewing(grown, state.map.rows):
         state = await _renew(backend, ref, state, grown)
     if state.map.rows >= _GROWTH * max(state.field_statistics.rows, FIELDS_FROM_ROWS):
         state = await _fields_measured(backend, ref, state)
     return View(state, ref.config.metric)
+
+
+async def _lie_elsewhere(view: View, fresh: Vector) -> bool:
+    """Whether the data has drifted; not asked again before a tenth more rows have come."""
+    known = view.state.calibration
+    if known is None or view.map.rows < _GROWTH_OF_DRIFT * known.rows:
+        return False
+    return await beside(drifted, known, view.table, fresh)
 
 
 async def _index_what_waits_long(
@@ -119,6 +135,7 @@ async def _renew(
     grown: list[Partition],
     *,
     calibrate_now: bool = False,
+    anew: bool = False,
 ) -> MapState:
     each = MOST_SAMPLE_ROWS if calibrate_now else SAMPLE_ROWS
     sample = await backend.sample(ref, state.map, [p.id for p in grown], each)
@@ -126,7 +143,7 @@ async def _renew(
     await backend.save_statistics(ref, stats, None)
     renewed = await backend.load_map(ref)
     before = renewed.calibration.rows if renewed.calibration is not None else FAN_OUT_BELOW_ROWS
-    due = calibrate_now or renewed.map.rows >= _GROWTH * before
+    due = calibrate_now or anew or renewed.map.rows >= _GROWTH * before
     if not due or len(renewed.map) < 2:
         return renewed
     calibration = await calibrated(backend, ref, renewed, thorough=calibrate_now)

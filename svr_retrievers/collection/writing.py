@@ -84,11 +84,11 @@ class CollectionWrites(CollectionState):
                     batch.namespaces, batch.ids, written.inserted, places, strict=True
                 )
             ]
-            await self._after_write(view, written)
+            await self._after_write(view, written, batch.vectors)
             return AddResult(outcomes)
         raise self._conflict()
 
-    async def _after_write(self, view: View, written: Written) -> None:
+    async def _after_write(self, view: View, written: Written, fresh: Vector) -> None:
         """Counts, centroids and indexes follow the rows; a concurrent change of the map postpones them.
 
         So does a failure, such as a role that may write rows but not build indexes: the rows are stored
@@ -96,7 +96,7 @@ class CollectionWrites(CollectionState):
         """
         try:
             try:
-                self._adopt(await statistics.after_write(self._backend, self._ref, view, written))
+                self._adopt(await statistics.after_write(self._backend, self._ref, view, written, fresh))
             except StaleMap:
                 await self._reload()
         except BackendError as error:

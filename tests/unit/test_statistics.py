@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from svr_retrievers import by_cluster, by_field, flat, hnsw
 from svr_retrievers.backends.memory import MemoryBackend
 from svr_retrievers.backends.protocol import Batch, CollectionConfig
+from svr_retrievers.calibrating import calibrated
 from svr_retrievers.errors import WriteConflict
 from svr_retrievers.model import Metric, PartitionMap
 from svr_retrievers.placing import ensure_places
@@ -49,7 +52,7 @@ class World:
     async def write(self, batch):
         self.view, places = await ensure_places(self.backend, self.ref, self.view, batch)
         written = await self.backend.upsert(self.ref, self.view.map, batch, places)
-        self.view = await after_write(self.backend, self.ref, self.view, written)
+        self.view = await after_write(self.backend, self.ref, self.view, written, batch.vectors)
         return places
 
     async def refresh(self):
@@ -193,3 +196,47 @@ async def test_a_map_that_keeps_changing_ends_in_a_conflict():
     with pytest.raises(WriteConflict, match="keep changing"):
         await world.write(rows(0, topics(2)[1]))
     assert world.backend.asked == 20
+
+
+async def test_rows_that_lie_elsewhere_renew_the_calibration_before_the_collection_doubles():
+    world = await World(by_cluster(3)).open()
+    _, vectors = topics(2000, count=3)
+    await world.write(rows(0, vectors))
+    before = (await world.refresh()).state.calibration
+    assert before is not None
+    await world.write(rows(2000, topics(500, seed=1, count=3)[1]))
+    assert world.view.state.calibration == before
+    elsewhere = np.roll(topics(500, seed=2, count=3)[1], 4, axis=1)
+    await world.write(rows(3000, elsewhere))
+    renewed = world.view.state.calibration
+    assert renewed is not None
+    assert renewed.rows == 3000
+    await world.write(rows(4000, elsewhere[:250]))
+    assert world.view.state.calibration == renewed
+
+
+class Lossy(MemoryBackend):
+    """Says that every partition is indexed, and finds all but one of the rows unless it searches widely."""
+
+    async def load_map(self, ref, known=None):
+        state = await super().load_map(ref, known)
+        stats = [replace(p, stats=replace(p.stats, indexed=True)) for p in state.map.partitions]
+        return replace(state, map=PartitionMap(state.map.generation, stats))
+
+    async def search(self, ref, known, query):
+        page = await super().search(ref, known, query)
+        lost = 0 if query.exact or (query.ef_search or 0) >= 160 else 1
+        return replace(page, candidates=page.candidates[: len(page.candidates) - lost])
+
+
+async def test_a_refresh_measures_what_the_indexes_lose_and_a_write_keeps_it():
+    world = await World(by_field("cat"), backend=Lossy(), index=hnsw()).open()
+    owner, vectors = topics(600)
+    await world.write(rows(0, vectors, [f"c{o}" for o in owner]))
+    made = (await world.refresh()).state.calibration
+    assert made is not None
+    assert made.index == {40: pytest.approx(10 / 11), 80: pytest.approx(10 / 11), 160: 1.0, 320: 1.0}
+    assert made.decide(0.99, made.unfiltered).ef_search == 160
+    kept = await calibrated(world.backend, world.ref, world.view.state, thorough=False)
+    assert kept is not None
+    assert kept.index == made.index
