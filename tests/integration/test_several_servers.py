@@ -17,6 +17,7 @@ from svr_retrievers.errors import (
     CollectionMismatch,
     ConfigError,
     ConnectionFailed,
+    ExtensionMissing,
     InputError,
     PartitionFailed,
     ServerNotFound,
@@ -236,6 +237,68 @@ def test_a_refused_registration_leaves_nothing_on_the_server(
     with pytest.raises(ConnectionFailed, match="'odd'"):
         client.add_server("odd", f"postgresql://postgres@127.0.0.1:{east.port}/postgres")
     assert _on(east, "select nspname from pg_namespace") == before
+
+
+def test_a_statement_log_holds_no_password(three_servers: list[OwnServer], client: SVRClient) -> None:
+    main, east, _ = three_servers
+    _on(main, "alter database postgres set log_statement = 'ddl'")
+    try:
+        with SVRClient(main.url()) as own:
+            own.add_server("logged", east.url())
+            own.remove_server("logged")
+    finally:
+        _on(main, "alter database postgres reset log_statement")
+    log = (main.folder / "log").read_text()
+    assert "create server" in log
+    assert PASSWORD not in log
+    assert SECRET not in log
+
+
+def _prepared(server: OwnServer, *statements: str, database: str = "postgres") -> None:
+    with psycopg.connect(server.url(database=database), autocommit=True) as conn:
+        for statement in statements:
+            conn.execute(statement)
+
+
+@pytest.fixture
+def plain_role(three_servers: list[OwnServer]) -> Iterator[tuple[str, str]]:
+    """URLs of a database each on the main server and on another one, for a role with no special rights."""
+    main, east, _ = three_servers
+    for server in (main, east):
+        _prepared(server, "create role plain login password 'plain'", "create database plain owner plain")
+        _prepared(server, "create extension vector", database="plain")
+    yield main.url("plain", "plain", "plain"), east.url("plain", "plain", "plain")
+    for server in (main, east):
+        _prepared(server, "drop database plain with (force)", "drop role plain")
+
+
+def test_without_the_extension_and_the_right_to_create_it_an_administrator_is_asked(
+    plain_role: tuple[str, str],
+) -> None:
+    with SVRClient(plain_role[0]) as client, pytest.raises(ExtensionMissing) as caught:
+        client.add_server("other", plain_role[1])
+    assert "CREATE EXTENSION postgres_fdw" in caught.value.hint
+
+
+def test_a_role_without_special_rights_is_enough(
+    plain_role: tuple[str, str], three_servers: list[OwnServer]
+) -> None:
+    """An administrator has created the extension and lets the role use it."""
+    _prepared(
+        three_servers[0],
+        "create extension postgres_fdw",
+        "grant usage on foreign data wrapper postgres_fdw to plain",
+        database="plain",
+    )
+    with SVRClient(plain_role[0]) as client:
+        client.add_server("other", plain_role[1])
+        made = client.create_collection("x", dimensions=8, servers=["other"], index=hnsw(min_rows=50))
+        made.add([Document(f"d{n}") for n in range(600)], vectors=_clustered())
+        assert made.search(vector=_clustered()[3], limit=1).ids == ("d3",)
+        assert made.search(vector=_clustered()[3], limit=1, ef_search=200).ids == ("d3",)
+        assert "LIMIT 5::bigint" in made.explain(vector=_clustered()[3], limit=5).plan
+        client.drop_collection("x")
+        client.remove_server("other")
 
 
 # Placement

@@ -28,6 +28,7 @@ Dead = tuple[int, str, str, int]
 _BELIEVED_ROWS = sql.SQL("1e30")
 """What the planner here is told of a foreign table: so many that it always sends the LIMIT along, and never
 fetches rows to sort them itself. Nothing else is planned by it."""
+_FORGOTTEN_AT_ONCE = 5_000
 _RESTORES_STATISTICS = 180_000
 
 
@@ -160,9 +161,14 @@ class Share:
     def _fields(self, form: LiteralString) -> sql.Composed:
         return sql.Composed([sql.SQL(form).format(c=column) for column in self.local.field_columns])
 
-    def forget(self, dead: Sequence[Dead]) -> sql.Composed:
-        """Removes exactly these (partition, namespace, id, version) rows. Runs on the server: through the foreign
-        table rows would be removed by their address, which is not unique over partitions.
+    def forget(self, dead: Sequence[Dead]) -> list[sql.Composed]:
+        """Removes exactly these rows, some thousand with a statement."""
+        starts = range(0, len(dead), _FORGOTTEN_AT_ONCE)
+        return [self._forget(dead[start : start + _FORGOTTEN_AT_ONCE]) for start in starts]
+
+    def _forget(self, dead: Sequence[Dead]) -> sql.Composed:
+        """Runs on the server: through the foreign table rows would be removed by their address, which is not unique
+        over partitions.
         """
         parts, namespaces, ids, versions = (list(column) for column in zip(*dead, strict=True))
         return sql.SQL(

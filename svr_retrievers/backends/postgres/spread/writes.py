@@ -99,7 +99,7 @@ class SpreadWrites(Placed):
             share, there = await self._share(ref, name), set(parts)
             try:
                 async with borrowed(self._pool) as conn:
-                    await self._run(conn, share, share.forget([row for row in dead if row[0] in there]))
+                    await self._run(conn, share, *share.forget([row for row in dead if row[0] in there]))
             except BackendError as error:
                 _log.warning("replaced vectors of collection %r stay for now: %s", ref.config.name, error)
 
@@ -187,7 +187,7 @@ class SpreadWrites(Placed):
                     missing = await (await conn.execute(*share.without_vector(there))).fetchall()
                 if found:
                     dead = [(int(r[0]), str(r[1]), str(r[2]), int(r[3])) for r in found]
-                    await self._run(conn, share, share.forget(dead))
+                    await self._run(conn, share, *share.forget(dead))
                 if missing:
                     ids = ", ".join(repr(row[0]) for row in missing[:3])
                     _log.warning(
