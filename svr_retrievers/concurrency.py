@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -62,3 +63,15 @@ async def off_loop(rows: int, call: Callable[P, T], *args: P.args, **kwargs: P.k
     if rows <= _ROWS_ON_LOOP:
         return call(*args, **kwargs)
     return await beside(call, *args, **kwargs)
+
+
+@contextmanager
+def first_error() -> Iterator[None]:
+    """Of the errors that a task group raises together, the first alone: callers know what to do with one."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

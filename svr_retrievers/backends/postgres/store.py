@@ -32,6 +32,7 @@ from svr_retrievers.backends.protocol import (
     StaleMap,
     Written,
 )
+from svr_retrievers.concurrency import first_error
 from svr_retrievers.control.postgres import Catalog
 from svr_retrievers.errors import ClientClosed, CollectionNotFound, ConnectionFailed
 from svr_retrievers.filters.choice import Choice
@@ -268,7 +269,7 @@ class PostgresBackend:
         least = max(1, ref.config.index.min_rows if build_from is None else build_from)
         due = indexing.Due(known, least, fold_from)
         work = indexing.Work(self._catalog, tables, self._settings, progress, due.builds(tables), due.folds())
-        with conns.translated(ref.config.name):
+        with first_error(), conns.translated(ref.config.name):
             await indexing.run(work, lambda: borrowed(self._pool), self._build_connections)
             if work.built:
                 async with borrowed(self._pool) as conn:
