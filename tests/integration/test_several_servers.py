@@ -17,6 +17,7 @@ from svr_retrievers.errors import (
     CollectionMismatch,
     ConfigError,
     ConnectionFailed,
+    DeadlineExceeded,
     ExtensionMissing,
     InputError,
     PartitionFailed,
@@ -479,6 +480,26 @@ def test_a_server_that_is_down_takes_only_its_partitions(
     assert made.search(vector=query, limit=700).ids.count("d000") == 0
     made.refresh()
     assert _vectors_on(east) == 299
+
+
+def test_a_server_that_does_not_answer_in_time_takes_only_its_partitions(
+    client: SVRClient, three_servers: list[OwnServer]
+) -> None:
+    made = _filled(client)
+    slow = sorted(p.path for p in made.partitions if p.server == "east")
+    with psycopg.connect(three_servers[1].url()) as held:
+        (space,) = held.execute(
+            "select oid::regclass::text from pg_class where relkind = 'p' and relname like '%space'"
+        ).fetchall()
+        held.execute(sql.SQL("lock table {}").format(sql.SQL(space[0])))
+        part = made.search(vector=_clustered()[1], limit=50, timeout_seconds=1, on_failure="partial")
+        with pytest.raises(DeadlineExceeded):
+            made.search(vector=_clustered()[1], limit=50, timeout_seconds=1)
+    assert part.incomplete is not None
+    assert part.incomplete.code == "deadline"
+    assert sorted(part.incomplete.partitions) == slow
+    assert len(part) == 50
+    assert made.search(vector=_clustered()[1], limit=50).incomplete is None
 
 
 def test_a_server_that_is_lost_can_be_given_up(client: SVRClient, three_servers: list[OwnServer]) -> None:
