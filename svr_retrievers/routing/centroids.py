@@ -37,11 +37,13 @@ class CentroidTable:
     """All centroids of some partitions as one matrix, prepared once per map.
 
     A partition's first centroid stands for all of it. `known` are the partitions with centroids, `unknown`
-    those that every query must probe for want of one. `before` lends what does not change much.
+    those that every query must probe for want of one. `coherent`: all are clusters. `before` lends what
+    does not change much.
     """
 
     __slots__ = (
         "_groups", "_half", "_log_rows", "_pairs", "_places", "_scale", "_single",
+        "coherent",
         "known", "matrix", "metric", "starts", "unknown",
     )  # fmt: skip
 
@@ -60,6 +62,7 @@ class CentroidTable:
         self._half = half_squares(self.matrix) if metric is Metric.L2 else None
         rows = (max(p.stats.rows, p.stats.rows_at_refresh, 1) for p in self.known)
         self._log_rows = np.log(np.fromiter(rows, dtype=np.float64, count=len(self.known)))
+        self.coherent = all(p.key.kind == "cluster" for p in self.known)
         self._places: dict[int, int] | None = None
         self._prepare(before)
 

@@ -12,9 +12,10 @@ from svr_retrievers.model import Partition, Vector
 from svr_retrievers.routing.centroids import PARTITIONS_IN_QUESTION, CentroidTable, Ranking, rank
 from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET, TARGETS, Calibration, Decision, Depth
 
-_FEWER_MISSES = 50.0
-"""Under a filter a fiftieth of the misses is aimed at: estimates of what passes are rough, categories go with
-topics in ways no count shows, and a probe that looks only at matching rows is cheap.
+_FEWER_MISSES, _FEWEST_MISSES = 10.0, 50.0
+"""Under a filter a tenth of the misses is aimed at, and a fiftieth unless the partitions are clusters: estimates of
+what passes are rough, and the matching rows of a partition with many topics lie anywhere in it. A probe that looks
+only at matching rows is cheap.
 """
 _LEAST_SHARE = 1e-9
 
@@ -62,7 +63,8 @@ def narrow(closeness: Closeness, asked: Asked) -> Narrowed | None:
     depth, ranking = _ranked(closeness, closeness.calibration, asked)
     target = closeness.target if asked.recall_target is None else asked.recall_target
     if asked.filter != ALL:
-        target = max(target, min(1.0 - (1.0 - target) / _FEWER_MISSES, TARGETS[-1]))
+        fewer = _FEWER_MISSES if closeness.table.coherent else _FEWEST_MISSES
+        target = max(target, min(1.0 - (1.0 - target) / fewer, TARGETS[-1]))
     decision = closeness.calibration.decide(target, depth, asked.ef_search)
     probes = ranking.probes_for(decision.gain, decision.cap)
     return Narrowed(ranking.take(probes), _recall(ranking, probes, depth, decision), decision.ef_search)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from svr_retrievers import by_field
+from svr_retrievers import by_cluster, by_field
 from svr_retrievers.errors import PartitionNotFound
 from svr_retrievers.filters import ALL, parse
+from svr_retrievers.filters.statistics import FieldStatistics, FilterStatistics
 from svr_retrievers.model import Metric, Partition, PartitionKey, PartitionMap, PartitionStats
 from svr_retrievers.routing.centroids import CentroidTable
 from svr_retrievers.routing.plan import FAN_OUT_BELOW_ROWS, Closeness, Wish, needs_centroids, plan
@@ -142,6 +145,44 @@ def test_a_filter_that_rows_must_pass_is_narrowed_only_by_nprobe():
     assert narrow.paths == ("cat=0", "cat=1")
     assert narrow.estimated_recall is None
     assert planned(world(), {"lang": "en"}, recall_target=0.8).route.step == "fan_out"
+
+
+def filtered(shares, target=0.8, **wish):
+    """A search with `lang == "en"` on clusters of which these shares of the rows are in English."""
+    gains = {0.8: 0.3, 0.9: 0.2, 0.95: 0.1, 0.98: 0.05, 0.99: 0.04, 0.999: 0.03}
+    probes = dict.fromkeys(gains, 2.0)
+    depths = tuple(Depth(share, 20.0, 1.0, 0.0, gains, probes) for share in (1.0, 0.1, 0.01))
+    known = world(len(shares))
+    clusters = [replace(p, key=PartitionKey("cluster", str(p.id))) for p in known]
+    known = PartitionMap(3, clusters)
+    within = {p.id: {"lang": english(share)} for p, share in zip(known, shares, strict=True)}
+    statistics = FilterStatistics({"lang": english(sum(shares) / len(shares))}, within, 1000)
+    table = CentroidTable(known.leaves, Metric.COSINE)
+    near = Closeness(table, QUERY, Calibration(depths, 1000), target, statistics)
+    return plan(Wish(filter=parse({"lang": "en"}, {}), **wish), by_cluster(len(shares)), known, near)
+
+
+def english(share) -> FieldStatistics:
+    return FieldStatistics(distinct=2.0, common=(("en", share), ("de", 1.0 - share)))
+
+
+def test_a_filter_whose_rows_are_counted_in_each_partition_is_narrowed_to_where_they_are():
+    even = filtered([0.1] * 8)
+    assert even.route.step == "centroid"
+    assert even.route.paths[0] == "cat=0"
+    assert even.filter == parse({"lang": "en"}, {})
+    assert even.route.estimated_recall is not None
+    uneven = filtered([0.001, 0.001, 0.001, 0.9, 0.9, 0.001, 0.001, 0.001])
+    assert uneven.route.paths[0] == "cat=3"
+    assert {p.path for p in uneven.aside} | set(uneven.route.paths) == {f"cat={i}" for i in range(8)}
+
+
+def test_under_a_filter_more_is_looked_at_than_the_target_asks_without_one():
+    plain = [len(filtered([0.1] * 8, t, recall_target=t).route.partitions) for t in (0.8, 0.9)]
+    assert plain == sorted(plain)
+    known = world()
+    unfiltered = planned(known, recall_target=0.8)
+    assert plain[0] >= len(unfiltered.route.partitions)
 
 
 def test_a_filter_that_nothing_can_match_is_answered_by_the_smallest_partition():
