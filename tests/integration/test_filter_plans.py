@@ -101,6 +101,14 @@ def test_a_filter_that_most_rows_pass_walks_the_graphs(filled: Collection) -> No
     assert recall(filled, wide) >= 0.95
 
 
+@pytest.mark.parametrize("filter", [{"n": {"$gte": 3}}, None])
+def test_a_wide_search_still_walks_the_graphs(filled: Collection, filter: dict[str, object] | None) -> None:
+    """The server thinks that so many steps through a graph cost more than sorting the whole partition."""
+    told = filled.explain(vector=CENTRES[0] + 0.1, filter=filter, ef_search=400, nprobe=3).plan
+    assert len(set(re.findall(r"Index Scan using (c\d+_p\d+_hnsw)", told))) == TOPICS
+    assert "Seq Scan on c" not in told.replace("_documents", "")
+
+
 def test_each_partition_goes_its_own_way_in_one_statement(filled: Collection) -> None:
     """Nearly all rows of one topic are common, and one in fifty of the others."""
     told = plan(filled, {"kind": "common"}, nprobe=3)

@@ -24,7 +24,8 @@ SESSION_SETTINGS: LiteralString = (
     "select set_config('hnsw.ef_search', %s, false), set_config('hnsw.max_scan_tuples', %s, false),"
     " set_config('ivfflat.probes', %s, false), set_config('plan_cache_mode', %s, false),"
     " set_config('statement_timeout', %s, false), set_config('hnsw.iterative_scan', 'relaxed_order', false),"
-    " set_config('ivfflat.iterative_scan', 'relaxed_order', false), set_config('jit', 'off', false)"
+    " set_config('ivfflat.iterative_scan', 'relaxed_order', false), set_config('jit', 'off', false),"
+    " set_config('enable_sort', %s, false)"
 )
 LOCAL_SETTINGS: LiteralString = (
     SESSION_SETTINGS.replace("false", "true") + ", set_config('search_path', %s, true)"
@@ -41,10 +42,19 @@ class ReadSettings:
     probes: int
     planning: Planning
     seconds: float | None
+    sorts: bool = True
+    """Off where an index yields the order: in a wide search the server would sort all rows instead."""
 
     def texts(self) -> tuple[str, ...]:
         timeout = 0 if self.seconds is None else max(1, int(self.seconds * 1000))
-        return str(self.ef_search), str(self.max_scan_tuples), str(self.probes), self.planning, str(timeout)
+        return (
+            str(self.ef_search),
+            str(self.max_scan_tuples),
+            str(self.probes),
+            self.planning,
+            str(timeout),
+            "on" if self.sorts else "off",
+        )
 
 
 class Asker:

@@ -100,7 +100,7 @@ def search(tables: Tables, query: Query, choice: Choice, tailed: Container[int],
     if indexed:
         again = [query.vector] if tables.quantized else []
         params += [query.vector, *_numbers(indexed, form.indexed), query.namespace, *values, *again]
-    return Search(text, params, planning)
+    return Search(text, params, planning, sorts=not indexed)
 
 
 def _planning(query: Query, choice: Choice, known_tables: int) -> Planning:

@@ -33,6 +33,8 @@ class Search:
     text: bytes
     params: list[object]
     planning: Planning
+    sorts: bool = True
+    """False where an index yields the order, and the server shall not sort all rows instead."""
 
 
 def search(tables: Tables, query: Query, tailed: Container[int] = ()) -> Search:
@@ -68,7 +70,7 @@ def search(tables: Tables, query: Query, tailed: Container[int] = ()) -> Search:
     if form.exact or tables.quantized:
         params.append(query.vector)
     once = child is None or not form.everything
-    return Search(text, params, "force_custom_plan" if once else "auto")
+    return Search(text, params, "force_custom_plan" if once else "auto", sorts=form.exact)
 
 
 _EVERYTHING: tuple[sql.Composable, list[object], bool] = (sql.SQL("true"), [], False)

@@ -343,7 +343,7 @@ class PostgresBackend:
         self, ref: CollectionRef, known: PartitionMap, query: Query, asked: queries.Search
     ) -> list[Candidate]:
         """The rows come with the map's generation, from the same snapshot: if it is the caller's, so was the map."""
-        settings = self._read_settings(ref, known, query, asked.planning)
+        settings = replace(self._read_settings(ref, known, query, asked.planning), sorts=asked.sorts)
         rows = await self._asker.rows(asked.text, asked.params, settings, ref.config.name)
         if rows:
             generation = rows[0][7]
@@ -379,7 +379,7 @@ class PostgresBackend:
         """How a filter's matches are found and why, and the plan of the statement that `search` would send first."""
         asked, _ = self._statement(ref, known, query)
         choice = self._choice(ref, known, query)
-        settings = self._read_settings(ref, known, query, "force_custom_plan")
+        settings = replace(self._read_settings(ref, known, query, "force_custom_plan"), sorts=asked.sorts)
         text = b"explain (costs off) " + asked.text
         rows = await self._asker.rows(text, asked.params, settings, ref.config.name)
         told = [choice.note] if choice is not None else []
