@@ -36,7 +36,8 @@ class Make(Protocol):
 class Suite:
     """Fixtures of the suite. `make_client` must be overridden: each call gives a new client on the same store.
 
-    `index` and `servers` are what collections are created with; `persistent` says that a second client sees what the first wrote.
+    `index` and `servers` are what collections are created with; `persistent` says that a second client sees what the
+    first wrote.
     """
 
     index: IndexSpec | None = None
