@@ -59,7 +59,11 @@ class Catalog:
             return
         async with conn.transaction():
             await conn.execute("select pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-            await conn.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(self.schema)))
+            there = await conn.execute("select 1 from pg_namespace where nspname = %s", (self.schema,))
+            if (
+                await there.fetchone() is None
+            ):  # "if not exists" may go by what was so before the wait for the lock
+                await conn.execute(sql.SQL("create schema {}").format(sql.Identifier(self.schema)))
             await conn.execute(
                 self.statement(
                     "create table if not exists {versions} (version integer primary key, name text not null)"

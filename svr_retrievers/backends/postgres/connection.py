@@ -54,7 +54,9 @@ async def connect(url: str, settings: Settings) -> Connection:
     )
     timeout = max(2, round(settings.connect_timeout_seconds))
     with translated():
-        return await retrying(AsyncConnection.connect, url, autocommit=True, connect_timeout=timeout)
+        return await retrying(
+            AsyncConnection.connect, url, autocommit=True, connect_timeout=timeout, prepare_threshold=None
+        )
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -150,7 +152,7 @@ def vector_of(value: object) -> Vector:
 
 
 @contextlib.asynccontextmanager
-async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
+async def borrowed(pool: Pool) -> AsyncIterator[LoopSession]:
     """A pooled connection without the settings of searches; driver errors inside become ours."""
     with translated():
         async with lent(pool) as conn:
@@ -234,8 +236,6 @@ async def guarded(pool: Pool, collection: str, *, transaction: bool) -> AsyncIte
                 yield conn
                 return
             async with conn.transaction():
-                if not conn.direct:
-                    await conn.execute("select set_config('search_path', %s, true)", (conn.path,))
                 yield conn
 
 

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import anyio
-from psycopg import sql
+from psycopg import OperationalError, sql
 
 from svr_retrievers.backends.postgres import folding
 from svr_retrievers.backends.postgres.connection import Connection
+from svr_retrievers.backends.postgres.sessions import LoopSession
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.control.postgres import Catalog
 from svr_retrievers.model import Partition, PartitionMap
 from svr_retrievers.settings import Settings
 
-Connect = Callable[[], AbstractAsyncContextManager[Connection]]
+Connect = Callable[[], AbstractAsyncContextManager[LoopSession]]
 
 _LOCK_CLASS = 0x535652
 _BYTES_A_ROW = 500
@@ -95,14 +96,14 @@ async def run(work: Work, connect: Connect, connections: int) -> None:
             await folding.give_up_indexes(conn, work.catalog, work.tables, work.rebuilt)
     workers = max(0, connections // len(queue) - 1)
 
-    async def worker() -> None:
+    async def worker(keeper: LoopSession | None) -> None:
         async with connect() as conn:
             while queue:
-                await _one(conn, work, queue.pop(0), workers)
+                await _one(conn, keeper, work, queue.pop(0), workers)
 
-    async with anyio.create_task_group() as tasks:
+    async with _keeper(connect) as keeper, anyio.create_task_group() as tasks:
         for _ in range(min(connections, len(queue))):
-            tasks.start_soon(worker)
+            tasks.start_soon(worker, keeper)
     async with connect() as conn:
         if work.folds:
             await folding.close_empty(conn, work.catalog, work.tables, [p.id for p in work.folds])
@@ -110,9 +111,11 @@ async def run(work: Work, connect: Connect, connections: int) -> None:
             await conn.execute(sql.SQL("analyze {}").format(work.tables.documents))
 
 
-async def _one(conn: Connection, work: Work, partition: Partition, workers: int) -> None:
+async def _one(
+    conn: LoopSession, keeper: LoopSession | None, work: Work, partition: Partition, workers: int
+) -> None:
     """A partition that another client is building or folding at this moment is left to it."""
-    async with _alone(conn, partition) as alone:
+    async with _alone(conn, keeper, partition) as alone:
         if not alone:
             return
         build = not partition.stats.indexed or folding.rebuilds(partition)
@@ -127,7 +130,7 @@ def _unsaid(_: int) -> None:
     """Rows on the way to a new index are not done before it is built."""
 
 
-async def _build(conn: Connection, work: Work, partition: Partition, workers: int) -> None:
+async def _build(conn: LoopSession, work: Work, partition: Partition, workers: int) -> None:
     tables = work.tables
     if not await _valid(conn, tables, partition):
         name = tables.index_name(partition.id)
@@ -142,24 +145,59 @@ async def _build(conn: Connection, work: Work, partition: Partition, workers: in
 
 
 @asynccontextmanager
-async def _alone(conn: Connection, partition: Partition) -> AsyncIterator[bool]:
-    cursor = await conn.execute("select pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, partition.id))
-    got = await cursor.fetchone()
-    if got is None or not got[0]:
+async def _keeper(connect: Connect) -> AsyncIterator[LoopSession | None]:
+    """Behind a pooler, a connection that keeps locks in a transaction: those of a session would be lost, and stay.
+
+    Between statements it must hold no snapshot, or the index builds would wait for it; hence no parameters, whose
+    portal would keep one.
+    """
+    async with connect() as conn:
+        twin = None if conn.direct else conn.twin()
+    if twin is None:
+        yield None
+        return
+    async with await twin as keeper:
+        try:
+            async with keeper.transaction():
+                await keeper.execute("select set_config('idle_in_transaction_session_timeout', '0', true)")
+                yield keeper
+        except OperationalError:
+            if not keeper.broken:
+                raise
+
+
+@asynccontextmanager
+async def _alone(conn: LoopSession, keeper: LoopSession | None, partition: Partition) -> AsyncIterator[bool]:
+    lock = {"lock": sql.SQL("{}, {}").format(sql.Literal(_LOCK_CLASS), sql.Literal(partition.id))}
+    if keeper is not None:
+        yield await _true(keeper, sql.SQL("select pg_try_advisory_xact_lock({lock})").format(**lock))
+        return
+    if not await _true(conn, sql.SQL("select pg_try_advisory_lock({lock})").format(**lock)):
         yield False
         return
     try:
         yield True
     finally:
-        await conn.execute("select pg_advisory_unlock(%s, %s)", (_LOCK_CLASS, partition.id))
+        await conn.execute(sql.SQL("select pg_advisory_unlock({lock})").format(**lock))
+
+
+async def _true(conn: LoopSession, question: sql.Composed) -> bool:
+    row = await (await conn.execute(question)).fetchone()
+    return bool(row and row[0])
 
 
 @asynccontextmanager
-async def _resources(conn: Connection, work: Work, partition: Partition, workers: int) -> AsyncIterator[None]:
+async def _resources(
+    conn: LoopSession, work: Work, partition: Partition, workers: int
+) -> AsyncIterator[None]:
     """Memory for the graph, and further processes only where a connection has no partition of its own to build.
 
     A parallel build reserves all the memory it may use at once: too much of it costs more time than it saves.
+    Behind a pooler it is left to the role's own settings: others would meet ours in the session.
     """
+    if not conn.direct:
+        yield
+        return
     needed = _HEADROOM * partition.stats.rows * (4 * work.tables.ref.config.dimensions + _BYTES_A_ROW)
     most = work.settings.build_memory_megabytes
     megabytes = min(most, max(_LEAST_MEGABYTES, math.ceil(needed / 2**20)))

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar, cast
 
 from pgvector.psycopg import register_vector, register_vector_async
-from psycopg import AsyncConnection, Connection, sql
+from psycopg import AsyncConnection, AsyncTransaction, Connection, sql
 from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 
 from svr_retrievers.backends.postgres.jsonb import loads
-from svr_retrievers.errors import DeadlineExceeded, ExtensionMissing
+from svr_retrievers.errors import ConfigError, DeadlineExceeded, ExtensionMissing
 
 T = TypeVar("T")
 
 _WHERE = (
-    "select n.nspname, pg_backend_pid() from pg_extension e join pg_namespace n on n.oid = e.extnamespace"
-    " where e.extname = 'vector'"
+    "select n.nspname, pg_backend_pid(), n.nspname = any(current_schemas(true))"
+    " from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'"
 )
+_SEARCH_PATH = "select set_config('search_path', %s, %s)"
 _LOAD = "select '[1]'::vector <-> '[1]'::vector"
-_CHECK_SECONDS = 0.1
 
 
 class _Known:
@@ -37,6 +39,26 @@ class _Known:
 
 class LoopSession(AsyncConnection[TupleRow], _Known):
     """A connection that is awaited."""
+
+    again: Callable[[], Awaitable[LoopSession]]
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **options: object) -> LoopSession:
+        made = await super().connect(conninfo, **options)  # type: ignore[arg-type]
+        made.again = partial(cls.connect, conninfo, **options)
+        return made
+
+    async def twin(self) -> LoopSession:
+        """One more connection to the same database, outside the pool, for work that holds it long."""
+        return await self.again()
+
+    @asynccontextmanager
+    async def transaction(self, *given: object, **options: object) -> AsyncIterator[AsyncTransaction]:
+        """Behind a pooler each transaction is told where pgvector is, as the session may have been another's."""
+        async with super().transaction(*given, **options) as begun:  # type: ignore[arg-type]
+            if self.path and not self.direct:
+                await self.execute(_SEARCH_PATH, (self.path, True))
+            yield begun
 
 
 class ThreadSession(Connection[TupleRow], _Known):
@@ -70,29 +92,39 @@ def _until(gen: PQGen[T], deadline: float) -> PQGen[T]:
 
 async def configure(conn: LoopSession) -> None:
     """Loads pgvector's library and types, so that its settings and operators are there from the first query."""
-    conn.path, conn.direct = _found(await (await conn.execute(_WHERE)).fetchone(), conn.pgconn.backend_pid)
-    await conn.execute(_search_path(conn))
-    await conn.execute(_LOAD)
-    await register_vector_async(conn)
+    async with conn.transaction():
+        _learn(conn, await (await conn.execute(_WHERE)).fetchone())
+        await conn.execute(_SEARCH_PATH, (conn.path, not conn.direct))
+        await conn.execute(_LOAD)
+        await register_vector_async(conn)
     set_json_loads(loads, conn)
 
 
 def configure_blocking(conn: ThreadSession) -> None:
     """The same for a blocking connection."""
-    conn.path, conn.direct = _found(conn.execute(_WHERE).fetchone(), conn.pgconn.backend_pid)
-    conn.execute(_search_path(conn))
-    conn.execute(_LOAD)
-    register_vector(conn)
+    with conn.transaction():
+        _learn(conn, conn.execute(_WHERE).fetchone())
+        conn.execute(_SEARCH_PATH, (conn.path, not conn.direct))
+        conn.execute(_LOAD)
+        register_vector(conn)
     set_json_loads(loads, conn)
 
 
-def _found(row: tuple[object, ...] | None, announced: int) -> tuple[str, bool]:
-    """A transaction pooler makes up the process number that it announces: the server's own tells it apart."""
+def _learn(conn: LoopSession | ThreadSession, row: tuple[object, ...] | None) -> None:
+    """A transaction pooler makes up the process number that it announces: the server's own tells it apart.
+
+    What is prepared in a session would then be looked for in another.
+    """
     if row is None:
         raise ExtensionMissing("pgvector is not installed in this database.", hint="CREATE EXTENSION vector;")
-    path = sql.SQL(", ").join([sql.Identifier(str(row[0])), sql.Identifier("pg_catalog")])
-    return path.as_string(None), row[1] == announced
-
-
-def _search_path(conn: LoopSession | ThreadSession) -> sql.Composed:
-    return sql.SQL("select set_config('search_path', {}, false)").format(sql.Literal(conn.path))
+    schema, number, visible = row
+    path = sql.SQL(", ").join([sql.Identifier(str(schema)), sql.Identifier("pg_catalog")])
+    conn.path, conn.direct = path.as_string(None), number == conn.pgconn.backend_pid
+    if conn.direct:
+        return
+    conn.prepare_threshold = None
+    if not visible:
+        raise ConfigError(
+            f"Behind a connection pooler, pgvector must be on the search_path; it is in the schema {schema!r}.",
+            hint="Name the schema in ALTER ROLE ... SET search_path, or connect without the pooler.",
+        )
