@@ -88,7 +88,7 @@ class Engine:
                 return await self.backend.search(self.ref, view.map, query)
         except TimeoutError:
             raise late(query.partitions, seconds, view.path) from None
-        except (SVRError, StaleMap):
+        except (SVRError, StaleMap, NeedsLoop):
             raise
         except Exception as error:
             raise failure({query.partitions: error}, 1, view.path) from error
