@@ -49,10 +49,10 @@ class CollectionReads(CollectionState):
 
         `partitions` restricts the search to partitions by path (a path above leaves means all below it).
         `exact` looks at every row that could match. Where a large collection is searched by closeness,
-        `recall_target` (default: the collection's, 0.95) or `nprobe` says how many partitions to probe; beside a
-        filter on fields without statistics only `nprobe` leaves any out. `ef_search` widens the search
-        within each HNSW index; without it the recall target does. `timeout_seconds` bounds the whole search; with `on_failure="partial"`
-        what answered in time is returned, and `incomplete` names the rest.
+        `recall_target` (default: the collection's, 0.95) or `nprobe` says how many partitions to probe; beside
+        a filter on fields without statistics only `nprobe` leaves any out. `ef_search` widens the search
+        within each HNSW index; without it the recall target does. `timeout_seconds` bounds the whole search;
+        with `on_failure="partial"` what answered in time is returned, and `incomplete` names the rest.
 
         Raises:
             PartitionNotFound: an unknown path in `partitions`.
