@@ -10,6 +10,7 @@ import pytest
 
 from svr_retrievers import by_field
 from svr_retrievers.backends.protocol import Candidate, CollectionConfig, CollectionRef, MapState, Page, Query
+from svr_retrievers.concurrency import NeedsLoop
 from svr_retrievers.errors import BackendError, DeadlineExceeded, FilterError, InputError, PartitionFailed
 from svr_retrievers.filters import parse
 from svr_retrievers.model import Metric, Partition, PartitionKey, PartitionMap, PartitionStats
@@ -295,3 +296,8 @@ async def test_a_collections_own_recall_target_holds_where_none_is_asked_for(tar
     assert len((await engine.route(big, Wish(), QUERY)).route.partitions) >= probes
     asked = await engine.route(big, Wish(recall_target=0.8), QUERY)
     assert len(asked.route.partitions) <= probes
+
+
+async def test_a_backend_that_needs_the_event_loop_is_not_taken_for_one_that_failed():
+    with pytest.raises(NeedsLoop):
+        await search(Scripted({}, fails={0: NeedsLoop()}), partitions=["cat=0"])
