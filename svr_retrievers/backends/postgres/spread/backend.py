@@ -111,10 +111,11 @@ class SpreadBackend(SpreadWrites):
                 return await self._asker.rows(text, statement.params, settings, ref.config.name)
         if not on_loop():
             raise NeedsLoop
+        milliseconds = 0 if settings.seconds is None else max(1, int(settings.seconds * 1000))
         async with self._reading(ref) as conn:
             with failures.reaching(name):
                 async with conn.transaction():
-                    await conn.execute(_LOCAL_SETTINGS, (settings.texts()[-1],))
+                    await conn.execute(_LOCAL_SETTINGS, (str(milliseconds),))
                     await self._run(conn, share, servers.scan_settings(settings))
                     cursor = conn.cursor(binary=True)
                     await cursor.execute(text, statement.params)

@@ -95,7 +95,11 @@ def scan_settings(wanted: ReadSettings) -> sql.Composed:
     return sql.SQL(
         "select set_config('hnsw.ef_search', {}, true), set_config('hnsw.max_scan_tuples', {}, true),"
         " set_config('ivfflat.probes', {}, true)"
-    ).format(*map(sql.Literal, wanted.texts()[:3]))
+    ).format(
+        sql.Literal(str(wanted.ef_search)),
+        sql.Literal(str(wanted.max_scan_tuples)),
+        sql.Literal(str(wanted.probes)),
+    )
 
 
 async def add(conn: Connection, catalog: Catalog, settings: Settings, name: str, url: str) -> None:
