@@ -11,6 +11,7 @@ from svr_retrievers.values import Hit
 
 _Slice: TypeAlias = "slice[int | None, int | None, int | None]"
 
+Written: TypeAlias = "tuple[Sequence[str], Sequence[str], Sequence[bool], Sequence[str]]"
 RouteStep: TypeAlias = Literal["explicit", "filter", "centroid", "fan_out"]
 
 
@@ -163,12 +164,31 @@ class Outcome:
 
 
 class AddResult(Sequence[Outcome]):
-    """One outcome per document, in the order given."""
+    """One outcome per document, in the order given; they are put together when first looked at."""
 
-    __slots__ = ("outcomes",)
+    __slots__ = ("_outcomes", "_written")
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:
-        self.outcomes = tuple(outcomes)
+        self._outcomes: tuple[Outcome, ...] | None = tuple(outcomes)
+        self._written: Written = ((), (), (), ())
+
+    @classmethod
+    def of(
+        cls, namespaces: Sequence[str], ids: Sequence[str], new: Sequence[bool], partitions: Sequence[str]
+    ) -> AddResult:
+        """From parallel sequences, one entry a document: its key, whether it was new, its partition's path."""
+        made = cls(())
+        made._outcomes, made._written = None, (namespaces, ids, new, partitions)
+        return made
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        if self._outcomes is None:
+            self._outcomes = tuple(
+                Outcome(namespace, doc_id, "inserted" if new else "updated", path)
+                for namespace, doc_id, new, path in zip(*self._written, strict=True)
+            )
+        return self._outcomes
 
     @overload
     def __getitem__(self, index: int) -> Outcome: ...
@@ -178,19 +198,23 @@ class AddResult(Sequence[Outcome]):
         return self.outcomes[index]
 
     def __len__(self) -> int:
-        return len(self.outcomes)
+        return len(self.ids)
 
     @property
     def ids(self) -> list[str]:
-        return [o.id for o in self.outcomes]
+        if self._outcomes is None:
+            return list(self._written[1])
+        return [o.id for o in self._outcomes]
 
     @property
     def inserted(self) -> int:
-        return sum(o.action == "inserted" for o in self.outcomes)
+        if self._outcomes is None:
+            return sum(self._written[2])
+        return sum(o.action == "inserted" for o in self._outcomes)
 
     @property
     def updated(self) -> int:
-        return len(self.outcomes) - self.inserted
+        return len(self) - self.inserted
 
     def __repr__(self) -> str:
         return f"AddResult(inserted={self.inserted}, updated={self.updated})"

@@ -10,7 +10,7 @@ import anyio.to_thread
 from svr_retrievers.backends.protocol import Backend, CollectionRef, MapState, Written
 from svr_retrievers.calibrating import calibrated, drifted
 from svr_retrievers.concurrency import beside
-from svr_retrievers.model import Metric, Partition, PartitionStats, Vector
+from svr_retrievers.model import Metric, Partition, PartitionMap, PartitionStats, Vector
 from svr_retrievers.placing import (
     TRAINING_ROWS_PER_CLUSTER,
     cluster_level,
@@ -26,16 +26,16 @@ SAMPLE_ROWS = 256
 """Rows sampled from a partition for its centroids: enough for a few of them."""
 MOST_SAMPLE_ROWS = 64 * MOST_CENTROIDS
 """Rows sampled by a refresh, which has the time: enough for all the centroids a partition may have."""
-FIELDS_FROM_ROWS = 1_000
-"""Below twice this every search is exact in a millisecond, and how many rows a filter passes decides nothing."""
+FIELDS_FROM_ROWS = 5_000
+"""Below twice this every search takes a few milliseconds, and how many rows a filter passes decides nothing."""
 BUILD_FROM = 2
 """A partition of so many times the rows that are searched exactly gets its index from the write that fills it."""
 FOLD_FROM = 4
 """A tail of so many times the rows that are searched exactly is folded by the write that makes it so long."""
-_FEW_ROWS, _MANY_ROWS = 64, 2_000
-"""A partition described by few rows is renewed after as many as are sampled; any that doubled after many."""
-_SHARE_NEW = 0.3
-"""The other partitions that doubled are renewed once their new rows are this share of all rows."""
+_MANY_ROWS = 2_000
+"""A partition that doubled by so many rows is renewed at once; others once the collection has grown as a whole."""
+_GROWTH_WHILE_SMALL = 4
+"""Up to FAN_OUT_BELOW_ROWS centroids decide nothing but what `nprobe` and `recall_target` ask for."""
 _GROWTH_OF_DRIFT = 1.1
 _GROWTH = 2
 """Centroids, calibration and the statistics of fields are renewed when what they describe has doubled."""
@@ -62,7 +62,7 @@ async def after_write(
     grown = [leaf for leaf in touched if _outgrown(leaf)]
     if len(state.map) > 1 and elsewhere:
         state = await _renew(backend, ref, state, touched, anew=True)
-    elif len(state.map) > 1 and _worth_renewing(grown, state.map.rows):
+    elif len(state.map) > 1 and _worth_renewing(grown, state.map):
         state = await _renew(backend, ref, state, grown)
     if state.map.rows >= _GROWTH * max(state.field_statistics.rows, FIELDS_FROM_ROWS):
         state = await _fields_measured(backend, ref, state)
@@ -117,15 +117,12 @@ def _outgrown(partition: Partition) -> bool:
     return partition.stats.rows >= max(1, _GROWTH * partition.stats.rows_at_refresh)
 
 
-def _worth_renewing(grown: Sequence[Partition], rows: int) -> bool:
+def _worth_renewing(grown: Sequence[Partition], known: PartitionMap) -> bool:
     """Whether enough has come since: partitions that double one after the other must not renew with every write."""
-    gains = [p.stats.rows - p.stats.rows_at_refresh for p in grown]
-    if any(
-        gain >= (_MANY_ROWS if p.stats.rows_at_refresh >= _FEW_ROWS else SAMPLE_ROWS)
-        for p, gain in zip(grown, gains, strict=True)
-    ):
+    if any(p.stats.rows - p.stats.rows_at_refresh >= _MANY_ROWS for p in grown):
         return True
-    return any(p.stats.rows_at_refresh == 0 for p in grown) or sum(gains) > rows * _SHARE_NEW
+    described = sum(p.stats.rows_at_refresh for p in known.leaves)
+    return known.rows >= (_GROWTH_WHILE_SMALL if known.rows < FAN_OUT_BELOW_ROWS else _GROWTH) * described
 
 
 async def _renew(

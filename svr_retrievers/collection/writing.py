@@ -22,7 +22,6 @@ from svr_retrievers.model import (
     DEFAULT_NAMESPACE,
     AddResult,
     Document,
-    Outcome,
     PartitionMap,
     Vector,
 )
@@ -78,14 +77,9 @@ class CollectionWrites(CollectionState):
             except StaleMap:
                 await self._reload()
                 continue
-            outcomes = [
-                Outcome(ns, doc_id, "inserted" if new else "updated", view.path(place))
-                for ns, doc_id, new, place in zip(
-                    batch.namespaces, batch.ids, written.inserted, places, strict=True
-                )
-            ]
+            paths = {place: view.path(place) for place in set(places)}
             await self._after_write(view, written, batch.vectors)
-            return AddResult(outcomes)
+            return AddResult.of(batch.namespaces, batch.ids, written.inserted, [paths[p] for p in places])
         raise self._conflict()
 
     async def _after_write(self, view: View, written: Written, fresh: Vector) -> None:

@@ -60,7 +60,7 @@ class World:
         return self.view
 
 
-async def test_partitions_get_centroids_when_they_double():
+async def test_partitions_get_centroids_when_they_and_the_collection_have_grown():
     world = await World(by_field("cat")).open()
     owner, vectors = topics(80)
     await world.write(rows(0, vectors, [f"c{o}" for o in owner]))
@@ -70,8 +70,22 @@ async def test_partitions_get_centroids_when_they_double():
     await world.write(rows(80, vectors[:4], ["c0"] * 4))
     assert world.view.map.leaves[0].stats.rows_at_refresh == 20
     await world.write(rows(90, vectors[:40], ["c0"] * 40))
-    assert world.view.map.leaves[0].stats.rows_at_refresh == 64
+    assert world.view.map.leaves[0].stats.rows_at_refresh == 20  # the collection is small, and has not grown enough
+    for start in range(200, 500, 80):
+        await world.write(rows(start, vectors, ["c0"] * 80))
+    assert world.view.map.leaves[0].stats.rows_at_refresh == 304
     assert world.view.map.leaves[1].stats.rows_at_refresh == 20
+
+
+async def test_large_collections_renew_what_doubled_once_they_have_doubled(monkeypatch):
+    monkeypatch.setattr("svr_retrievers.statistics.FAN_OUT_BELOW_ROWS", 80)
+    world = await World(by_field("cat")).open()
+    owner, vectors = topics(80)
+    await world.write(rows(0, vectors, [f"c{o}" for o in owner]))
+    await world.write(rows(100, vectors[:40], ["c0"] * 40))
+    assert world.view.map.leaves[0].stats.rows_at_refresh == 20
+    await world.write(rows(200, vectors[:40], ["c0"] * 40))
+    assert world.view.map.leaves[0].stats.rows_at_refresh == 100
 
 
 async def test_one_partition_needs_no_centroids():
