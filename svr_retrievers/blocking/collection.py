@@ -215,3 +215,6 @@ class Collection:
 
     def refresh(self, *, progress: Callable[[int, int], None] | None = None) -> PartitionMap:
         return self._bridge.run(partial(self._async.refresh, progress=progress))
+
+    def build_indexes(self, *, progress: Callable[[int, int], None] | None = None) -> int:
+        return self._bridge.run(partial(self._async.build_indexes, progress=progress))

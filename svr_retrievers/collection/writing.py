@@ -142,3 +142,14 @@ class CollectionWrites(CollectionState):
             self._adopt(view)
             return view.map
         raise self._conflict()
+
+    async def build_indexes(self, *, progress: Callable[[int, int], None] | None = None) -> int:
+        """Builds the indexes that are missing and folds fresh rows into those that are there; how many were.
+
+        The part of `refresh()` that a bulk load needs first. `progress` as there.
+        """
+        await self._reload()
+        built = await self._backend.build_indexes(self._ref, self._view.map, progress)
+        if built:
+            await self._reload()
+        return built

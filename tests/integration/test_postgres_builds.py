@@ -75,3 +75,16 @@ def test_a_batch_of_any_size_is_one_write(postgres_url: str, monkeypatch: pytest
         assert made.count() == 150
         made.add([])
         client.drop_collection("blocks")
+
+
+def test_only_what_is_missing_is_built_and_the_map_says_so(postgres_url: str) -> None:
+    rows = np.random.default_rng(3).standard_normal((400, 8)).astype(np.float32)
+    with SVRClient(postgres_url) as client:
+        docs = client.create_collection("missing", dimensions=8, index=hnsw(min_rows=300))
+        docs.add([Document(str(i)) for i in range(400)], vectors=rows)
+        assert not docs.partitions.leaves[0].stats.indexed
+        told: list[tuple[int, int]] = []
+        assert docs.build_indexes(progress=lambda done, total: told.append((done, total))) == 1
+        assert told[-1] == (400, 400)
+        assert docs.partitions.leaves[0].stats.indexed
+        assert docs.build_indexes() == 0

@@ -104,6 +104,7 @@ def used(docs: Collection) -> None:
     assert_type(docs.metric, Metric)
     assert_type(docs.refresh(), PartitionMap)
     assert_type(docs.refresh(progress=lambda done, rows: None), PartitionMap)
+    assert_type(docs.build_indexes(progress=lambda done, rows: None), int)
     assert_type([leaf for leaf in docs.partitions], list[Partition])  # noqa: C416 - the element type is the point
 
 

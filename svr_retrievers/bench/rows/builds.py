@@ -20,8 +20,9 @@ ONCE_FROM = 500_000
 def measure(lab: Lab) -> Finding:
     """The same rows, HNSW with m 16 and ef_construction 64, all cores. The big table: CREATE INDEX with a worker
     for each further core and 4 GB of memory. Ours: the collection is loaded, its indexes are dropped, and
-    `refresh()` builds them all (it also counts rows and recomputes centroids and the calibration). Partitions
-    hold about 4,000 rows. Up to half a million rows each is built twice, in turn, and the median counts.
+    `build_indexes()` builds them all. Partitions hold about 4,000 rows. Up to half a million rows each is built
+    twice, in turn, and the median counts. What a whole `refresh()` takes besides, which also counts rows and
+    measures centroids, recall and costs anew, is told as well.
     """
     checks: list[Check] = []
     medians: dict[str, JsonValue] = {"cores": cores()}
@@ -29,10 +30,14 @@ def measure(lab: Lab) -> Finding:
         rows = len(arena.corpus.rows)
         lab.say(f"building indexes over {rows:,} rows")
         mine, theirs, built = _built(arena, times=1 if rows >= ONCE_FROM else 2)
+        started = time.perf_counter()
+        arena.routed.refresh()
+        rest = time.perf_counter() - started
         checks.append(Check(f"time relative to one big index, {rows:,} rows", mine / theirs, most=0.6))
         medians[f"{rows} rows"] = {
             "one big index, s": round(theirs, 2),
-            f"refresh() with {built} indexes, s": round(mine, 2),
+            f"{built} indexes, s": round(mine, 2),
+            "refresh() besides, s": round(rest, 2),
         }
         if arena.name == "builds":
             arena.release()
@@ -56,9 +61,9 @@ def _built(arena: Arena, *, times: int) -> tuple[float, float, int]:
             theirs.append(big.index())
         built = floor.drop_indexes(arena.url, arena.routed.name)
         started = time.perf_counter()
-        arena.routed.refresh()
+        arena.routed.build_indexes()
         mine.append(time.perf_counter() - started)
         there = floor.indexed(floor.physical(arena.url, arena.routed.name))
         if there < built:
-            raise RuntimeError(f"refresh() built {there} of {built} indexes: its time means nothing")
+            raise RuntimeError(f"{there} of {built} indexes were built: the time means nothing")
     return median(mine), median(theirs), built
