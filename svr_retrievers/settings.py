@@ -62,7 +62,10 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's own ba
     )
     pool_min_connections: int = Field(default=1, ge=0, description="Connections kept open while idle.")
     pool_max_connections: int = Field(
-        default=10, ge=1, description="Most connections of one client; further calls wait their turn."
+        default=10,
+        ge=1,
+        description="Most connections of one client (never fewer than one for threads and one beside); "
+        "further calls wait their turn.",
     )
     fan_out_concurrency: int = Field(
         default=8, ge=1, description="Most partition groups that one search has in flight."

@@ -300,15 +300,21 @@ def stand_in(url: str, sessions: int) -> Iterator[int]:
 
 
 @pytest.fixture(scope="module", params=["stand-in", "pgbouncer"])
-def pooled_url(request: pytest.FixtureRequest, own_server: OwnServer) -> Iterator[str]:
-    """The URL of a pooler in transaction mode, with four sessions, before a server of the module's own."""
-    with psycopg.connect(own_server.url(), autocommit=True) as conn:
-        conn.execute("create extension if not exists vector")
-    if request.param == "stand-in":
-        opened = stand_in(own_server.url(), SESSIONS)
-    elif shutil.which("pgbouncer") is None:
+def behind_url(request: pytest.FixtureRequest, own_server: OwnServer) -> tuple[str, str]:
+    """The kind of pooler, and the URL of the database behind it, without it."""
+    if request.param == "pgbouncer" and shutil.which("pgbouncer") is None:
         pytest.skip("pgbouncer is not installed")
-    else:
-        opened = pgbouncer(own_server.url(), SESSIONS)
-    with opened as port:
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    name = "behind_" + request.param.replace("-", "_")
+    with psycopg.connect(own_server.url(), autocommit=True) as conn:
+        conn.execute(f"create database {name}")
+    with psycopg.connect(own_server.url(database=name), autocommit=True) as conn:
+        conn.execute("create extension vector")
+    return request.param, own_server.url(database=name)
+
+
+@pytest.fixture(scope="module")
+def pooled_url(behind_url: tuple[str, str]) -> Iterator[str]:
+    """The URL of a pooler in transaction mode, with four sessions, before a server of the module's own."""
+    kind, url = behind_url
+    with (stand_in if kind == "stand-in" else pgbouncer)(url, SESSIONS) as port:
+        yield f"postgresql://postgres@127.0.0.1:{port}/{url.rpartition('/')[2]}"

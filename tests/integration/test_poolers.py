@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -14,9 +13,6 @@ from psycopg import sql
 
 from svr_retrievers import AsyncSVRClient, Collection, Document, SVRClient, by_field, errors, hnsw
 from svr_retrievers.testing.data import topics
-
-if TYPE_CHECKING:
-    from conftest import OwnServer
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 ROWS = topics(3_000, 16)
@@ -59,21 +55,23 @@ def test_a_client_that_counts_on_its_session_breaks(pooled_url: str) -> None:
         asked = (conn.execute("select 1 + %s", (1,), prepare=True) for _ in range(8))
         with pytest.raises(psycopg.Error, match="prepared statement"):
             list(asked)
+        for _ in range(8):
+            conn.execute("deallocate all", prepare=False)
     with psycopg.connect(pooled_url, autocommit=True, prepare_threshold=None) as conn:
         conn.execute("set lock_timeout = '77s'")
         shown = {conn.execute("show lock_timeout").fetchone() for _ in range(8)}
         assert shown != {("77s",)}
         for _ in range(8):
-            conn.execute("set lock_timeout = 0")
+            conn.execute("reset lock_timeout")
 
 
-def test_the_pooler_is_noticed(client: SVRClient, own_server: OwnServer) -> None:
+def test_the_pooler_is_noticed(client: SVRClient, behind_url: tuple[str, str]) -> None:
     async def direct(made: AsyncSVRClient) -> bool:
         async with made._backend._pool.connection() as conn:
             return bool(conn.direct)
 
     assert not client._bridge.run(lambda: direct(client._async))
-    with SVRClient(own_server.url()) as other:
+    with SVRClient(behind_url[1]) as other:
         assert other._bridge.run(lambda: direct(other._async))
 
 
@@ -155,7 +153,7 @@ def test_fresh_rows_of_indexed_partitions_are_found_and_folded_in(client: SVRCli
 
 
 def test_two_clients_refresh_at_once_and_no_lock_stays(
-    pooled_url: str, client: SVRClient, own_server: OwnServer
+    pooled_url: str, client: SVRClient, behind_url: tuple[str, str]
 ) -> None:
     here = client.create_collection(
         "twice", dimensions=16, partition_by=by_field("k"), index=hnsw(min_rows=10**6)
@@ -165,7 +163,7 @@ def test_two_clients_refresh_at_once_and_no_lock_stays(
         there = other.collection("twice")
         list(pool.map(lambda c: c.refresh(), (here, there)))
     client.drop_collection("twice")
-    with psycopg.connect(own_server.url()) as conn:
+    with psycopg.connect(behind_url[1]) as conn:
         assert conn.execute("select count(*) from pg_locks where locktype = 'advisory'").fetchone() == (0,)
         assert conn.execute("select count(*) from pg_index where not indisvalid").fetchone() == (0,)
 
@@ -193,20 +191,21 @@ def test_errors_leave_the_connection_usable(collection: Collection, client: SVRC
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_cancelling_a_search_stops_it_on_the_server(
-    pooled_url: str, collection: Collection, own_server: OwnServer
+    pooled_url: str, collection: Collection, behind_url: tuple[str, str]
 ) -> None:
     async with AsyncSVRClient(pooled_url) as client:
         docs = await client.collection("docs")
         table = sql.Identifier("svr", f"c{docs._ref.id}_space")
-        admin = await psycopg.AsyncConnection.connect(own_server.url(), autocommit=True)
-        async with admin, admin.transaction():
+        admin = await psycopg.AsyncConnection.connect(behind_url[1], autocommit=True)
+        watcher = await psycopg.AsyncConnection.connect(behind_url[1], autocommit=True)
+        async with watcher, admin, admin.transaction():
             await admin.execute(sql.SQL("lock table {} in access exclusive mode").format(table))
             task = asyncio.create_task(docs.search(vector=ROWS[0]))
-            await _until(admin, "wait_event_type = 'Lock'", 1)
+            await _until(watcher, "wait_event_type = 'Lock'", 1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await _until(admin, "wait_event_type = 'Lock'", 0)
+            await _until(watcher, "wait_event_type = 'Lock'", 0)
         assert len(await docs.search(vector=ROWS[0])) == 10
 
 

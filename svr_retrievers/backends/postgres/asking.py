@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import LiteralString
 import anyio.to_thread
 import psycopg
 from psycopg.rows import TupleRow
+from psycopg_pool import PoolTimeout
 
 from svr_retrievers.backends.postgres import connection as conns
 from svr_retrievers.backends.postgres.queries import Planning
@@ -64,6 +66,7 @@ class Asker:
         self._url = url
         self._pool = pool
         self._settings = settings
+        self._loop = asyncio.get_running_loop()
         self._threads: conns.ThreadPool | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -110,16 +113,22 @@ class Asker:
         self, text: bytes, params: Sequence[object], settings: ReadSettings
     ) -> list[TupleRow]:
         pool = self._thread_pool()
-        conn = pool.getconn()
+        try:
+            conn = pool.getconn()
+        except PoolTimeout as waited:
+            raise conns.told_why(pool, waited) from None
+        broken = False
         conn.deadline = None if settings.seconds is None else time.monotonic() + settings.seconds
         try:
             return _asked(conn, text, params, settings.texts())
-        except DeadlineExceeded:
-            conn.close()
+        except (DeadlineExceeded, psycopg.OperationalError) as error:
+            broken = conns.ends_session(error)
+            if broken or isinstance(error, DeadlineExceeded):
+                conn.close()
             raise
         finally:
             conn.deadline = None
-            broken = conn.broken
+            broken = broken or conn.broken
             pool.putconn(conn)
             if broken:
                 with contextlib.suppress(psycopg.Error):
@@ -131,6 +140,7 @@ class Asker:
                 raise ClientClosed("This client is closed.", hint="Make a new one.")
             if self._threads is None:
                 self._threads = conns.make_thread_pool(self._url, self._settings)
+                asyncio.run_coroutine_threadsafe(conns.make_room(self._pool, self._settings), self._loop)
             return self._threads
 
 

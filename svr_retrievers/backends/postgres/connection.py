@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
@@ -17,6 +18,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTi
 
 from svr_retrievers.backends.postgres.sessions import (
     LoopSession,
+    Refusals,
     ThreadSession,
     configure,
     configure_blocking,
@@ -61,7 +63,7 @@ async def connect(url: str, settings: Settings) -> Connection:
 
 def _may_pass(error: BaseException) -> bool:
     """Whether a failure to connect is one that a moment's patience may mend."""
-    reasons = ("refused", "starting up", "shutting down", "not accepting", "too many clients")
+    reasons = ("refused", "starting up", "shutting down", "not accepting", "too many c", "connection slots")
     return isinstance(error, psycopg.OperationalError) and any(r in str(error) for r in reasons)
 
 
@@ -112,10 +114,11 @@ def make_pool(url: str, settings: Settings) -> Pool:
         connection_class=LoopSession,
         min_size=settings.pool_min_connections,
         max_size=_most(settings),
+        max_idle=_IDLE_SECONDS,
         timeout=settings.connect_timeout_seconds,
         # The pool waits ever longer between attempts; starting over keeps that wait below a caller's own.
         reconnect_timeout=settings.connect_timeout_seconds / 2,
-        kwargs=_KEYWORDS,
+        kwargs=_KEYWORDS | {"refusals": Refusals()},
         configure=configure,
         check=None,
         open=False,
@@ -128,21 +131,47 @@ def make_thread_pool(url: str, settings: Settings) -> ThreadPool:
         url,
         connection_class=ThreadSession,
         min_size=0,
-        max_size=_most(settings),
+        max_size=for_threads(settings),
+        max_idle=_IDLE_SECONDS,
         timeout=settings.connect_timeout_seconds,
         reconnect_timeout=settings.connect_timeout_seconds / 2,
-        kwargs=_KEYWORDS,
+        kwargs=_KEYWORDS | {"refusals": Refusals()},
         configure=configure_blocking,
         num_workers=1,
         open=True,
     )
 
 
-_KEYWORDS = {"autocommit": True, "application_name": "svr"}
+_KEYWORDS: dict[str, object] = {"autocommit": True, "application_name": "svr"}
+_IDLE_SECONDS = 60.0
+"""Each such time without need for it, a pool closes one connection, down to those kept open."""
 
 
 def _most(settings: Settings) -> int:
     return max(settings.pool_max_connections, settings.pool_min_connections)
+
+
+def for_threads(settings: Settings) -> int:
+    """Half of a client's connections are for threads without an event loop, once there are such threads."""
+    return max(1, _most(settings) // 2)
+
+
+def for_loop(settings: Settings) -> int:
+    """What threads leave to the event loop."""
+    return max(1, _most(settings) - for_threads(settings))
+
+
+async def make_room(pool: Pool, settings: Settings) -> None:
+    """Leaves to the event loop what its threads do not have; connections beyond that close as they fall idle."""
+    left = for_loop(settings)
+    await pool.resize(min(settings.pool_min_connections, left), left)
+
+
+def told_why(pool: Pool | ThreadPool, waited: PoolTimeout) -> psycopg.Error:
+    """Why no connection came: the server's refusal while the caller waited, if there was one."""
+    refusals = pool.kwargs.get("refusals") if isinstance(pool.kwargs, dict) else None
+    last = refusals.since(time.monotonic() - pool.timeout) if isinstance(refusals, Refusals) else None
+    return waited if last is None else last
 
 
 def vector_of(value: object) -> Vector:
@@ -170,22 +199,32 @@ async def _cleared(conn: LoopSession) -> None:
 @contextlib.asynccontextmanager
 async def lent(pool: Pool) -> AsyncIterator[LoopSession]:
     """A pooled connection. When one was lost, the idle others are tested, as a restart breaks all at once."""
-    conn = await pool.getconn()
+    try:
+        conn = await pool.getconn()
+    except PoolTimeout as waited:
+        raise told_why(pool, waited) from None
     try:
         yield conn
-    except BaseException:
+    except BaseException as error:
         with anyio.CancelScope(shield=True):  # or a cancelled caller would keep the connection
-            await _returned(pool, conn)
+            await _returned(pool, conn, gone=ends_session(error))
         raise
     await _returned(pool, conn)
 
 
-async def _returned(pool: Pool, conn: LoopSession) -> None:
-    broken = conn.broken
+async def _returned(pool: Pool, conn: LoopSession, *, gone: bool = False) -> None:
+    broken = gone or conn.broken
+    if gone:
+        await conn.close()
     await pool.putconn(conn)
     if broken:
         with contextlib.suppress(psycopg.Error):
             await pool.check()
+
+
+def ends_session(error: BaseException) -> bool:
+    """Whether the server said that the session ends; the driver may not have seen it end yet."""
+    return isinstance(error, psycopg.OperationalError) and lost(error)
 
 
 def lost(error: psycopg.OperationalError) -> bool:
@@ -294,6 +333,11 @@ def _unreachable(text: str) -> ConnectionFailed:
         return _no_entry()
     if "does not exist" in lowered and "database" in lowered:
         return ConnectionFailed("The database named in the URL does not exist.", hint="Create it first.")
+    if any(reason in lowered for reason in ("too many clients", "too many connections", "connection slots")):
+        return ConnectionFailed(
+            "PostgreSQL has no connection left for this client.",
+            hint="Lower SVR_POOL_MAX_CONNECTIONS, raise max_connections on the server, or put a pooler between.",
+        )
     lines = [line.strip().removeprefix("connection failed: ") for line in text.splitlines() if line.strip()]
     reason = next((line for line in lines if "failed:" in line), lines[-1] if lines else "no reason given")
     return ConnectionFailed(

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from pgvector.psycopg import register_vector, register_vector_async
-from psycopg import AsyncConnection, AsyncTransaction, Connection, sql
+from psycopg import AsyncConnection, AsyncTransaction, Connection, OperationalError, sql
 from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
@@ -37,15 +37,35 @@ class _Known:
     path: str = ""
 
 
+class Refusals:
+    """The last reason for which a pool got no connection: the pool itself only says that there was none in time."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, OperationalError] | None = None
+
+    def note(self, error: OperationalError) -> None:
+        self._last = time.monotonic(), error
+
+    def since(self, moment: float) -> OperationalError | None:
+        return self._last[1] if self._last is not None and self._last[0] >= moment else None
+
+
 class LoopSession(AsyncConnection[TupleRow], _Known):
     """A connection that is awaited."""
 
     again: Callable[[], Awaitable[LoopSession]]
 
     @classmethod
-    async def connect(cls, conninfo: str = "", **options: object) -> LoopSession:
-        made = await super().connect(conninfo, **options)  # type: ignore[arg-type]
-        made.again = partial(cls.connect, conninfo, **options)
+    async def connect(  # type: ignore[override]
+        cls, conninfo: str = "", *, refusals: Refusals | None = None, **options: object
+    ) -> LoopSession:
+        try:
+            made = await super().connect(conninfo, **options)  # type: ignore[arg-type]
+        except OperationalError as error:
+            if refusals is not None:
+                refusals.note(error)
+            raise
+        made.again = partial(cls.connect, conninfo, refusals=None, **options)
         return made
 
     async def twin(self) -> LoopSession:
@@ -65,6 +85,17 @@ class ThreadSession(Connection[TupleRow], _Known):
     """A connection that blocks its thread, but not beyond `deadline` on the monotonic clock."""
 
     deadline: float | None = None
+
+    @classmethod
+    def connect(  # type: ignore[override]
+        cls, conninfo: str = "", *, refusals: Refusals | None = None, **options: object
+    ) -> ThreadSession:
+        try:
+            return super().connect(conninfo, **options)  # type: ignore[arg-type]
+        except OperationalError as error:
+            if refusals is not None:
+                refusals.note(error)
+            raise
 
     def wait(self, gen: PQGen[T], *args: object, **kwargs: object) -> T:
         guarded = gen if self.deadline is None else _until(gen, self.deadline)

@@ -278,9 +278,9 @@ class PostgresBackend:
 
     @property
     def _build_connections(self) -> int:
-        """One fewer than the pool has, so that searches go on."""
+        """One fewer than the event loop is left with beside threads, so that other calls go on."""
         wanted = self._settings.build_connections or min(4, os.cpu_count() or 1)
-        return max(1, min(wanted, self._settings.pool_max_connections - 1))
+        return max(1, min(wanted, conns.for_loop(self._settings) - 1))
 
     async def _mark_indexed(self, conn: Connection, ref: CollectionRef, built: Sequence[int]) -> None:
         """Each indexed partition gets an empty tail, ready for the rows that come faster than the index takes them."""
