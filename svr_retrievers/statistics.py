@@ -26,7 +26,7 @@ SAMPLE_ROWS = 256
 """Rows sampled from a partition for its centroids: enough for a few of them."""
 MOST_SAMPLE_ROWS = 64 * MOST_CENTROIDS
 """Rows sampled by a refresh, which has the time: enough for all the centroids a partition may have."""
-FIELDS_FROM_ROWS = 5_000
+FIELDS_FROM_ROWS = 10_000
 """Below twice this every search takes a few milliseconds, and how many rows a filter passes decides nothing."""
 BUILD_FROM = 2
 """A partition of so many times the rows that are searched exactly gets its index from the write that fills it."""

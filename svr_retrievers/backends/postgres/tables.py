@@ -159,7 +159,7 @@ class Tables:
 
     def create(self) -> list[sql.Composed]:
         names = {"documents": self.documents, "space": self.space, "fields": self._field_definitions}
-        made = [
+        return [
             sql.SQL(
                 'create table {documents} (namespace text collate "C" not null, id text collate "C" not null,'
                 " part integer not null, moved_from integer, version bigint not null, text text not null,"
@@ -173,7 +173,10 @@ class Tables:
             if self.ref.config.dimensions <= INLINE_DIMENSIONS
             else sql.SQL("alter table {space} alter column embedding set storage external").format(**names),
         ]
-        return made + list(self._field_indexes("documents").values())
+
+    def document_field_indexes(self) -> dict[str, sql.Composed]:
+        """Name to statement, for listing, counting and deleting by filter."""
+        return self._field_indexes("documents")
 
     def _field_indexes(self, part: str, *, lists: bool = False) -> dict[str, sql.Composed]:
         """Name to statement: a B-tree for each declared field, with `lists` a GIN index for those of lists."""
