@@ -25,6 +25,8 @@ from svr_retrievers.settings import Settings
 Connect = Callable[[], AbstractAsyncContextManager[LoopSession]]
 
 _LOCK_CLASS = 0x535652
+_LOCKS_AT_ONCE = 1_000
+"""The server has room for some thousands; the partitions beyond are due again with the next call."""
 _BYTES_A_ROW = 500
 """What a graph of m = 16 needs for a row beside the vector itself."""
 _HEADROOM = 1.3
@@ -96,14 +98,14 @@ async def run(work: Work, connect: Connect, connections: int) -> None:
             await folding.give_up_indexes(conn, work.catalog, work.tables, work.rebuilt)
     workers = max(0, connections // len(queue) - 1)
 
-    async def worker(keeper: LoopSession | None) -> None:
+    async def worker(kept: set[int] | None) -> None:
         async with connect() as conn:
             while queue:
-                await _one(conn, keeper, work, queue.pop(0), workers)
+                await _one(conn, kept, work, queue.pop(0), workers)
 
-    async with _keeper(connect) as keeper, anyio.create_task_group() as tasks:
+    async with _kept(connect, queue) as kept, anyio.create_task_group() as tasks:
         for _ in range(min(connections, len(queue))):
-            tasks.start_soon(worker, keeper)
+            tasks.start_soon(worker, kept)
     async with connect() as conn:
         if work.folds:
             await folding.close_empty(conn, work.catalog, work.tables, [p.id for p in work.folds])
@@ -112,10 +114,10 @@ async def run(work: Work, connect: Connect, connections: int) -> None:
 
 
 async def _one(
-    conn: LoopSession, keeper: LoopSession | None, work: Work, partition: Partition, workers: int
+    conn: LoopSession, kept: set[int] | None, work: Work, partition: Partition, workers: int
 ) -> None:
     """A partition that another client is building or folding at this moment is left to it."""
-    async with _alone(conn, keeper, partition) as alone:
+    async with _alone(conn, kept, partition) as alone:
         if not alone:
             return
         build = not partition.stats.indexed or folding.rebuilds(partition)
@@ -145,33 +147,40 @@ async def _build(conn: LoopSession, work: Work, partition: Partition, workers: i
 
 
 @asynccontextmanager
-async def _keeper(connect: Connect) -> AsyncIterator[LoopSession | None]:
-    """Behind a pooler, a connection that keeps locks in a transaction: those of a session would be lost, and stay.
+async def _kept(connect: Connect, queue: list[Partition]) -> AsyncIterator[set[int] | None]:
+    """Behind a pooler, the partitions locked in the transaction of a further connection; None without a pooler.
 
-    Between statements it must hold no snapshot, or the index builds would wait for it; hence no parameters, whose
-    portal would keep one.
+    Locks of a session would be lost there, and stay with a stranger. The transaction must be at rest before the first
+    build and hold no snapshot then, or the builds would wait for it: hence all locks in one statement, and no
+    parameters, whose portal would keep a snapshot.
     """
     async with connect() as conn:
         twin = None if conn.direct else conn.twin()
     if twin is None:
         yield None
         return
+    del queue[_LOCKS_AT_ONCE:]
     async with await twin as keeper:
         try:
             async with keeper.transaction():
                 await keeper.execute("select set_config('idle_in_transaction_session_timeout', '0', true)")
-                yield keeper
+                cursor = await keeper.execute(
+                    sql.SQL(
+                        "select p from unnest({}::int[]) p where pg_try_advisory_xact_lock({}, p)"
+                    ).format(sql.Literal([partition.id for partition in queue]), sql.Literal(_LOCK_CLASS))
+                )
+                yield {int(row[0]) for row in await cursor.fetchall()}
         except OperationalError:
             if not keeper.broken:
                 raise
 
 
 @asynccontextmanager
-async def _alone(conn: LoopSession, keeper: LoopSession | None, partition: Partition) -> AsyncIterator[bool]:
-    lock = {"lock": sql.SQL("{}, {}").format(sql.Literal(_LOCK_CLASS), sql.Literal(partition.id))}
-    if keeper is not None:
-        yield await _true(keeper, sql.SQL("select pg_try_advisory_xact_lock({lock})").format(**lock))
+async def _alone(conn: LoopSession, kept: set[int] | None, partition: Partition) -> AsyncIterator[bool]:
+    if kept is not None:
+        yield partition.id in kept
         return
+    lock = {"lock": sql.SQL("{}, {}").format(sql.Literal(_LOCK_CLASS), sql.Literal(partition.id))}
     if not await _true(conn, sql.SQL("select pg_try_advisory_lock({lock})").format(**lock)):
         yield False
         return
