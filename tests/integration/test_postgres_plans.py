@@ -10,17 +10,9 @@ import pytest
 from psycopg import sql
 
 from svr_retrievers import AsyncSVRClient, Collection, Document, Settings, SVRClient, by_field, errors, hnsw
-from svr_retrievers.backends.postgres import queries
 from svr_retrievers.testing.data import topics, vector
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
-SETTING_NAMES = (
-    "hnsw.ef_search", "hnsw.iterative_scan", "hnsw.max_scan_tuples", "ivfflat.iterative_scan", "ivfflat.probes",
-    "plan_cache_mode", "statement_timeout", "jit",
-)  # fmt: skip
-CURRENT = sql.SQL("select {}").format(
-    sql.SQL(", ").join([sql.SQL("current_setting({})").format(sql.Literal(name)) for name in SETTING_NAMES])
-)
 
 
 @pytest.fixture(scope="module")
@@ -91,47 +83,6 @@ def test_small_partitions_have_no_graph_to_be_searched_by(collection: Collection
 def test_an_exact_search_never_uses_a_graph(collection: Collection, options: dict[str, object]) -> None:
     plan = collection.explain(vector=topics(1, 16, seed=3)[0], exact=True, **options).plan
     assert "_hnsw" not in plan
-
-
-async def test_settings_hold_in_the_pipeline_and_end_with_it(postgres_url: str) -> None:
-    async with AsyncSVRClient(postgres_url, settings=Settings(pool_max_connections=1)) as client:
-        made = await client.create_collection("settings", dimensions=4)
-        await made.add([Document("a", vector=vector(1))])
-        pool = made._backend._pool
-        async with pool.connection() as conn:
-            before = await (await conn.execute(CURRENT)).fetchone()
-            async with conn.pipeline():
-                await conn.execute(queries.SETTINGS, ("77", "5000", "3", "1234"), prepare=True)
-                inside = await conn.execute(CURRENT)
-            assert await inside.fetchone() == (
-                "77", "relaxed_order", "5000", "relaxed_order", "3", "force_custom_plan", "1234ms", "off",
-            )  # fmt: skip
-            assert await (await conn.execute(CURRENT)).fetchone() == before
-        await made.search(vector=vector(1), ef_search=99, timeout_seconds=9)
-        await made.find({"k": 1})
-        await made.add([Document("b", vector=vector(2))])
-        await made.delete(["b"])
-        await made.explain(vector=vector(1), ef_search=99)
-        async with pool.connection() as conn:
-            assert await (await conn.execute(CURRENT)).fetchone() == before
-        await client.drop_collection("settings")
-
-
-async def test_a_failed_search_leaks_no_setting_either(postgres_url: str) -> None:
-    async with AsyncSVRClient(postgres_url, settings=Settings(pool_max_connections=1)) as client:
-        made = await client.create_collection("leaky", dimensions=4)
-        await made.add([Document("a", vector=vector(1))])
-        pool = made._backend._pool
-        async with pool.connection() as conn:
-            before = await (await conn.execute(CURRENT)).fetchone()
-        with pytest.raises(errors.DeadlineExceeded):
-            await made.search(vector=vector(1), timeout_seconds=1e-6)
-        with anyio.move_on_after(0):
-            await made.search(vector=vector(1))
-        async with pool.connection() as conn:
-            assert await (await conn.execute(CURRENT)).fetchone() == before
-        assert len(await made.search(vector=vector(1))) == 1
-        await client.drop_collection("leaky")
 
 
 async def test_a_stuck_search_ends_at_its_deadline(postgres_url: str) -> None:
