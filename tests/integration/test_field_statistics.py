@@ -88,7 +88,10 @@ def test_a_field_that_follows_the_partitions_is_known_in_each(filled: Collection
     assert shares[-1] == pytest.approx(1.0, abs=0.01)
 
 
-def test_they_are_renewed_when_the_collection_has_doubled(postgres_url: str) -> None:
+def test_they_are_renewed_when_the_collection_has_doubled(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svr_retrievers.statistics.FIELDS_FROM_ROWS", 1_000)
     with SVRClient(postgres_url) as client:
         made = client.create_collection("renewed", dimensions=2, filter_fields={"n": int})
         rows = [Document(f"{row:05d}", vector=[1.0, row], metadata={"n": row % 4}) for row in range(4_000)]
