@@ -276,3 +276,11 @@ def test_a_route_is_never_empty_and_accounts_for_every_partition(
         nearest = [f"cat={i}" for i in range(count) if i not in without and f"cat={i}" in chosen]
         left = [int(p.path[4:]) for p in made.aside if int(p.path[4:]) not in without] or [count]
         assert not nearest or max(int(p[4:]) for p in nearest) < min(left)
+
+
+def test_where_few_rows_pass_the_filter_all_of_them_are_looked_at():
+    assert filtered([0.1] * 8).route.step == "centroid"
+    few = filtered([0.001] * 8)  # 80 of 80,000
+    assert few.route.step == "fan_out"
+    assert few.route.estimated_recall == 1.0
+    assert filtered([0.001] * 8, nprobe=2).route.step == "centroid"
