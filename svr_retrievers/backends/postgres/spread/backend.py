@@ -12,11 +12,11 @@ from psycopg.rows import TupleRow
 from svr_retrievers.backends.postgres import connection as conns
 from svr_retrievers.backends.postgres import queries
 from svr_retrievers.backends.postgres.asking import ReadSettings
+from svr_retrievers.backends.postgres.searching import candidate, check_generation
 from svr_retrievers.backends.postgres.spread import failures, servers
 from svr_retrievers.backends.postgres.spread.placed import by_server, server_of
 from svr_retrievers.backends.postgres.spread.share import Share
 from svr_retrievers.backends.postgres.spread.writes import SpreadWrites
-from svr_retrievers.backends.postgres.store import candidate, check_generation
 from svr_retrievers.backends.protocol import Candidate, CollectionRef, Page, Query, Selection
 from svr_retrievers.concurrency import NeedsLoop, on_loop
 from svr_retrievers.errors import ConnectionFailed, PartitionFailed, ServerNotFound
