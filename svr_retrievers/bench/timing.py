@@ -16,7 +16,8 @@ from svr_retrievers.model import JsonValue
 Ask: TypeAlias = "Callable[[int], Asked | Sequence[int]]"
 """Answers query number i with row numbers, or with those and its own time."""
 
-_WARM = 12
+_WARM = 100
+"""Queries asked beforehand: prepared statements, one a partition, find their plan after five."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,10 @@ class Series:
 def interleave(
     systems: Mapping[str, Ask], queries: Sequence[int] | npt.NDArray[np.int64], *, seed: int, rounds: int = 1
 ) -> dict[str, Series]:
-    """Every system gets every query, one query after the other, the systems in a new order for each.
+    """Every system gets every query, in an order of its own, all systems in turn and each turn in a new order.
 
-    A system cannot profit from what the machine does at one moment, nor always follow the same other.
+    A system cannot profit from what the machine does at one moment, nor always follow the same other, nor find
+    in the caches what another setting of the same table has just read for the same query.
     """
     rng = np.random.default_rng(seed)
     names, asked = list(systems), np.asarray(queries, dtype=np.int64)
@@ -86,9 +88,10 @@ def interleave(
     gc.freeze()
     try:
         for round_ in range(rounds):
-            for at in rng.permutation(len(asked)):
+            orders = [rng.permutation(len(asked)) for _ in names]
+            for turn in range(len(asked)):
                 for which in rng.permutation(len(names)):
-                    name = names[which]
+                    name, at = names[which], orders[which][turn]
                     found, took = _timed(systems[name], int(asked[at]))
                     ms[name][round_, at] = took
                     if round_ == 0:

@@ -49,7 +49,8 @@ class Reads(Database):
             made = filtered.search(tables, query, choice, tailed, 2 * len(known.leaves))
             return made, bool(choice.indexed)
         indexed = self._uses_index(ref, known, query)
-        return queries.search(tables, query if indexed else queries.exactly(query), tailed), indexed
+        asked = query if indexed else queries.exactly(query)
+        return queries.search(tables, asked, tailed, known_tables=2 * len(known.leaves)), indexed
 
     def _choice(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Choice | None:
         most = self._settings.hnsw_max_scan_tuples
