@@ -34,6 +34,7 @@ class Arena:
     say: Callable[[str], None]
     index: IndexSpec | None = None
     build_seconds: dict[str, float] = field(default_factory=dict)
+    clients: list[SVRClient] = field(default_factory=list)
     _truth: dict[str | None, list[set[int]]] = field(default_factory=dict)
 
     def truth(self, name: str | None = None) -> Sequence[set[int]]:
@@ -58,6 +59,21 @@ class Arena:
     @property
     def dimensions(self) -> int:
         return int(self.corpus.rows.vectors.shape[1])
+
+    def alone(self) -> Collection:
+        """The routed collection through a client of its own, so that each of our settings has a session of its own, as
+        each setting of a big table has.
+        """
+        from svr_retrievers import Settings, SVRClient
+
+        settings = Settings.load(pool_min_connections=0, pool_max_connections=2)
+        client = SVRClient(self.url, settings=settings)
+        self.clients.append(client)
+        return client.collection(self.routed.name)
+
+    def part_with_clients(self) -> None:
+        while self.clients:
+            self.clients.pop().close()
 
     @cached_property
     def big(self) -> BigTable:
@@ -92,6 +108,7 @@ class Arena:
 
     def release(self) -> None:
         """Drops what was made, so that the next corpus has the memory."""
+        self.part_with_clients()
         for made in ("big", "well_built"):
             if made in self.__dict__:
                 getattr(self, made).drop()

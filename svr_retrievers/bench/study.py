@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -91,19 +92,31 @@ def systems(arena: Arena, *, well_built: bool = True) -> dict[str, dict[str, Ask
         }
         for kind, table in tables.items()
     }
-    made[OURS] = {UNTUNED: ours.asker(arena.routed, queries)}
-    made[OURS] |= {
-        f"routed, recall_target {target}": ours.asker(arena.routed, queries, recall_target=target)
-        for target in TARGETS
-    }
-    made[OURS] |= {
-        f"routed, recall_target {target}, ef_search {ef}": ours.asker(
-            arena.routed, queries, recall_target=target, ef_search=ef
-        )
-        for target in TARGETS
-        for ef in EF_OURS
-    }
+    made[OURS] = {name: mine(arena, name) for name in SETTINGS}
     return made
+
+
+def mine(arena: Arena, name: str) -> Ask:
+    """Ours with the settings of this name, through a client of its own."""
+    return ours.asker(arena.alone(), arena.corpus.queries, **SETTINGS[name])
+
+
+class Setting(TypedDict, total=False):
+    """What a search of ours is given besides the vector."""
+
+    recall_target: float
+    ef_search: int
+
+
+SETTINGS: Mapping[str, Setting] = {
+    UNTUNED: {},
+    **{f"routed, recall_target {t}": {"recall_target": t} for t in TARGETS},
+    **{
+        f"routed, recall_target {t}, ef_search {ef}": {"recall_target": t, "ef_search": ef}
+        for t in TARGETS
+        for ef in EF_OURS
+    },
+}
 
 
 def studied(arena: Arena, *, seed: int, well_built: bool = True) -> Study:
@@ -134,6 +147,7 @@ def studied(arena: Arena, *, seed: int, well_built: bool = True) -> Study:
     final = dict.fromkeys([ANCHOR, UNTUNED, in_time, *fastest.values(), *frugal.values(), *near])
     arena.say("measuring the chosen settings")
     series = interleave({n: every[n] for n in final}, arena.testing, seed=seed + 1, rounds=2)
+    arena.part_with_clients()
     equal = {group: _equal(names, series, truth, fastest[OURS]) for group, names in rivals.items()}
     named = {group: list(names) for group, names in groups.items()}
     return Study(swept, series, named, in_time, fastest, frugal, equal, truth, arena.between)

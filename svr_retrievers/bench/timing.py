@@ -16,6 +16,7 @@ from svr_retrievers.model import JsonValue
 Ask: TypeAlias = "Callable[[int], Asked | Sequence[int]]"
 """Answers query number i with row numbers, or with those and its own time."""
 
+_AT_ONCE = 25
 _WARM = 100
 """Queries asked beforehand: prepared statements, one a partition, find their plan after five."""
 
@@ -72,10 +73,11 @@ class Series:
 def interleave(
     systems: Mapping[str, Ask], queries: Sequence[int] | npt.NDArray[np.int64], *, seed: int, rounds: int = 1
 ) -> dict[str, Series]:
-    """Every system gets every query, in an order of its own, all systems in turn and each turn in a new order.
+    """Every system gets every query, in an order of its own, a few of each system in turn, each turn in a new order.
 
     A system cannot profit from what the machine does at one moment, nor always follow the same other, nor find
-    in the caches what another setting of the same table has just read for the same query.
+    in the caches what another setting of the same table has just read for the same query. A few at a time, because
+    systems in use do not share the processor's caches with those they are compared with.
     """
     rng = np.random.default_rng(seed)
     names, asked = list(systems), np.asarray(queries, dtype=np.int64)
@@ -89,13 +91,14 @@ def interleave(
     try:
         for round_ in range(rounds):
             orders = [rng.permutation(len(asked)) for _ in names]
-            for turn in range(len(asked)):
+            for start in range(0, len(asked), _AT_ONCE):
                 for which in rng.permutation(len(names)):
-                    name, at = names[which], orders[which][turn]
-                    found, took = _timed(systems[name], int(asked[at]))
-                    ms[name][round_, at] = took
-                    if round_ == 0:
-                        ids[name][at] = found
+                    name = names[which]
+                    for at in orders[which][start : start + _AT_ONCE]:
+                        found, took = _timed(systems[name], int(asked[at]))
+                        ms[name][round_, at] = took
+                        if round_ == 0:
+                            ids[name][at] = found
     finally:
         gc.unfreeze()
     return {name: Series(asked, ms[name], tuple(ids[name])) for name in names}

@@ -85,7 +85,7 @@ def _beside(lab: Lab) -> tuple[list[Check], dict[str, JsonValue]]:
         systems: dict[str, Ask] = {
             ITERATIVE: arena.big.asker(queries, field=field, settings=_GRAPH),
             PLANNER: arena.big.asker(queries, field=field, settings=_FREE),
-            UNTUNED: ours.asker(arena.routed, queries, field=field),
+            UNTUNED: ours.asker(arena.alone(), queries, field=field),
         }
         found = interleave(systems, arena.testing[:BESIDE], seed=lab.seed + 2)
         truth, mine = arena.truth(field), found[UNTUNED]
@@ -130,13 +130,15 @@ def asked(arena: Arena, field: str, goal: float, *, seed: int, by_tail: bool = F
         UNTUNED: mine[UNTUNED],
         best: mine[best],
     }
-    return Filtered(interleave(systems, arena.testing, seed=seed + 1), best, truth)
+    series = interleave(systems, arena.testing, seed=seed + 1)
+    arena.part_with_clients()
+    return Filtered(series, best, truth)
 
 
 def _ours(arena: Arena, field: str) -> dict[str, Ask]:
-    queries, routed = arena.corpus.queries, arena.routed
-    systems = {UNTUNED: ours.asker(routed, queries, field=field)}
+    queries = arena.corpus.queries
+    systems = {UNTUNED: ours.asker(arena.alone(), queries, field=field)}
     for n in NPROBES:
         if n < arena.clusters:
-            systems[f"routed, nprobe {n}"] = ours.asker(routed, queries, field=field, nprobe=n)
+            systems[f"routed, nprobe {n}"] = ours.asker(arena.alone(), queries, field=field, nprobe=n)
     return systems

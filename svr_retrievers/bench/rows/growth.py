@@ -24,7 +24,7 @@ def measure(lab: Lab) -> Finding:
     large = _large(lab)
     small = _part(lab, large)
     systems: dict[str, Ask] = {
-        name: ours.asker(arena.routed, large.corpus.queries, recall_target=TARGET)
+        name: ours.asker(arena.alone(), large.corpus.queries, recall_target=TARGET)
         for name, arena in (("small", small), ("large", large))
     }
     series = interleave(systems, large.testing, seed=lab.seed, rounds=2)
