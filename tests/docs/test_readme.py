@@ -112,8 +112,18 @@ def test_the_langchain_quick_start_answers_awaited_as_well(postgres_url: str) ->
     assert printed[:2] == printed[2:]
 
 
+@pytest.mark.slow
+def test_what_the_readme_says_of_recall_targets_runs_and_routes(postgres_url: str) -> None:
+    route, recall, *suggestions = run(blocks("python")[4])
+
+    assert route.startswith("Route(centroid: ")
+    assert 0.5 < float(route.rpartition(" ")[2]) <= 1.0
+    assert "0.95" in recall
+    assert any("source" in line for line in suggestions)
+
+
 def test_every_python_block_is_one_of_the_tested_quick_starts() -> None:
-    assert len(blocks("python")) == 4
+    assert len(blocks("python")) == 5
     assert len(promised(blocks("python")[0])) == 2
     assert len(promised(blocks("python")[1])) == 4
 
