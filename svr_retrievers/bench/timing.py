@@ -17,8 +17,9 @@ Ask: TypeAlias = "Callable[[int], Asked | Sequence[int]]"
 """Answers query number i with row numbers, or with those and its own time."""
 
 _AT_ONCE = 25
-_WARM = 100
-"""Queries asked beforehand: prepared statements, one a partition, find their plan after five."""
+_WARM, _WARM_SECONDS = 500, 3.0
+"""Queries each system is asked beforehand, or for so long: prepared statements, one a partition, find their plan
+after five uses, and what is measured is a server that has been running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,8 @@ def interleave(
     names, asked = list(systems), np.asarray(queries, dtype=np.int64)
     ms = {name: np.zeros((rounds, len(asked))) for name in names}
     ids: dict[str, list[frozenset[int]]] = {name: [frozenset()] * len(asked) for name in names}
-    for query in asked[: min(_WARM, len(asked) // 4)]:
-        for name in names:
-            systems[name](int(query))
+    for ask in systems.values():
+        _warm(ask, rng.choice(asked, _WARM))
     gc.collect()
     gc.freeze()
     try:
@@ -102,6 +102,14 @@ def interleave(
     finally:
         gc.unfreeze()
     return {name: Series(asked, ms[name], tuple(ids[name])) for name in names}
+
+
+def _warm(ask: Ask, queries: npt.NDArray[np.int64]) -> None:
+    until = time.perf_counter() + _WARM_SECONDS
+    for query in queries:
+        ask(int(query))
+        if time.perf_counter() > until:
+            return
 
 
 def ids_of(answer: Asked | Sequence[int]) -> set[int]:
