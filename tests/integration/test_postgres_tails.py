@@ -327,3 +327,27 @@ def test_the_write_reads_no_partition_as_a_whole(collection: Collection, postgre
     text = "\n".join(str(line[0]) for line in plan)
     assert "Seq Scan" not in text
     assert "never executed" in text
+
+
+def test_a_fold_looks_each_key_up(
+    collection: Collection, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the server believes of tables that have just grown: once it scanned all documents for each key."""
+    monkeypatch.setattr(folding, "INTO_INDEX_ROWS", 10)
+    asked: list[str] = []
+    original = psycopg.AsyncConnection.execute
+
+    async def listened(
+        self: psycopg.AsyncConnection, query: object, *args: object, **kwargs: object
+    ) -> object:
+        text = query if isinstance(query, str) else getattr(query, "as_string", lambda _: "")(None)
+        if "for no key update of d" in text or "with moved as" in text:
+            settings = await original(self, "select current_setting('enable_seqscan')")
+            asked.append(str((await settings.fetchone() or ("",))[0]))
+        return await original(self, query, *args, **kwargs)  # type: ignore[arg-type]
+
+    collection.add(_documents(range(400, 440)))
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", listened)
+    assert collection.build_indexes() == 1
+    assert asked == ["off"] * 8
+    assert not _stats(collection).tail

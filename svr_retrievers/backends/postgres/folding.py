@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from psycopg import sql
 
+from svr_retrievers.backends.postgres import changes
 from svr_retrievers.backends.postgres.connection import Connection
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.control.postgres import Catalog
@@ -60,6 +61,7 @@ async def drain(
     last = ("", "")
     while True:
         async with conn.transaction():
+            await conn.execute(changes.SETTINGS)
             keys = await _next_keys(conn, tables, partition.id, last, batch)
             if not keys:
                 return
