@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import anyio.to_thread
+import numpy as np
 
 from svr_retrievers.backends.protocol import Backend, CollectionRef, MapState, Written
 from svr_retrievers.calibrating import calibrated, drifted
@@ -190,5 +191,9 @@ async def _split_into_clusters(
         return  # they were deleted or moved meanwhile
     centroids = await anyio.to_thread.run_sync(find_clusters, rows, level.k, ref.config.metric)
     made = await backend.add_partitions(ref, new_clusters(state.map, source.parent, centroids))
-    targets = [made.map.child(source.parent, level.key(n)) for n in range(len(centroids))]
-    await backend.recluster(ref, made.map, source.id, [t.id for t in targets if t is not None], centroids)
+    found = [made.map.child(source.parent, level.key(n)) for n in range(len(centroids))]
+    targets = [t for t in found if t is not None and t.stats.centroids is not None]
+    theirs = np.stack([t.stats.centroids[0] for t in targets if t.stats.centroids is not None])
+    await backend.recluster(
+        ref, made.map, source.id, [t.id for t in targets], theirs
+    )  # perhaps another writer's

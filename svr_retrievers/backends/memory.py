@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -269,7 +270,12 @@ class MemoryBackend:
     async def measure_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
         store = self._store(ref)
         sample = [row.metadata for row in islice(store.rows.values(), _SAMPLED_ROWS)]
-        store.field_statistics = FilterStatistics(of_metadata(sample, len(store.rows)), rows=len(store.rows))
+        spaces = Counter(namespace for namespace, _ in store.rows)
+        store.field_statistics = FilterStatistics(
+            of_metadata(sample, len(store.rows)),
+            rows=len(store.rows),
+            namespaces={namespace: rows / len(store.rows) for namespace, rows in spaces.items()},
+        )
 
     async def build_indexes(
         self,

@@ -17,7 +17,7 @@ from svr_retrievers.backends.protocol import (
 from svr_retrievers.collection.state import MAP_RETRIES, CollectionState
 from svr_retrievers.concurrency import off_loop
 from svr_retrievers.embedding import embed_documents
-from svr_retrievers.errors import BackendError, InputError
+from svr_retrievers.errors import InputError
 from svr_retrievers.model import (
     DEFAULT_NAMESPACE,
     AddResult,
@@ -93,7 +93,7 @@ class CollectionWrites(CollectionState):
                 self._adopt(await statistics.after_write(self._backend, self._ref, view, written, fresh))
             except StaleMap:
                 await self._reload()
-        except BackendError as error:
+        except Exception as error:  # noqa: BLE001 - the rows are stored, whatever upkeep comes to
             _log.warning("upkeep after a write to collection %r is put off: %s", self.name, error)
 
     async def delete(

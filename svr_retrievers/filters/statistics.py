@@ -19,6 +19,7 @@ COMMON_KEPT, BOUNDS_KEPT = 100, 33
 """What is kept of a field over the whole collection: what PostgreSQL's own statistics hold, fewer bounds."""
 _TEXT_KEPT = 100
 _DEPTH = 4
+_NEARLY_ALL = 0.98
 _PATHS = 64
 """Paths of undeclared metadata that are looked at: those most documents have."""
 
@@ -62,6 +63,8 @@ class FilterStatistics:
     partitions: Mapping[int, Fields] = field(default_factory=dict)
     rows: int = 0
     """The size of the collection when this was measured."""
+    namespaces: Mapping[str, float] = field(default_factory=dict)
+    """The share of the rows in each of the largest namespaces; empty where that was not measured."""
     costs: ScanCosts | None = None
     """What the steps of a search take on this machine; None where it was not measured."""
     memo: dict[object, dict[int, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -71,6 +74,10 @@ class FilterStatistics:
     def __post_init__(self) -> None:
         complete = {number: {**self.fields, **own} for number, own in self.partitions.items()}
         object.__setattr__(self, "_complete", complete)
+
+    def alone(self, namespace: str) -> bool:
+        """Whether nearly all rows are of this namespace, or no other is known of."""
+        return not self.namespaces or self.namespaces.get(namespace, 0.0) >= _NEARLY_ALL
 
     def within(self, partition: int) -> Fields:
         """The partition's own figures where they are kept, those of the collection for the rest."""
@@ -210,6 +217,7 @@ def all_to_json(known: FilterStatistics) -> dict[str, JsonValue]:
     }
     fields: dict[str, JsonValue] = {name: to_json(one) for name, one in known.fields.items()}
     made: dict[str, JsonValue] = {"rows": known.rows, "fields": fields, "partitions": partitions}
+    made["namespaces"] = dict(known.namespaces)
     return made if known.costs is None else made | {"costs": known.costs.to_json()}
 
 
@@ -225,5 +233,6 @@ def all_of_json(body: Mapping[str, JsonValue], declared: Mapping[str, FieldType]
         read(body["fields"]),
         within,
         cast("int", body["rows"]),
+        cast("Mapping[str, float]", body.get("namespaces", {})),
         None if costs is None else ScanCosts.of_json(costs),
     )

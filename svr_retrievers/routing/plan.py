@@ -16,7 +16,7 @@ from svr_retrievers.model import Partition, PartitionMap, Route, RoutedPartition
 from svr_retrievers.routing.filter_map import Facts, matching, residual
 from svr_retrievers.routing.narrow import Asked, Closeness, narrow
 from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET, Calibration
-from svr_retrievers.routing.schemes import Scheme
+from svr_retrievers.routing.schemes import NamespaceLevel, Scheme
 
 FAN_OUT_BELOW_ROWS = 10_000
 """Up to here looking everywhere costs a few milliseconds, and leaving something out gains nothing."""
@@ -70,7 +70,8 @@ def plan(
     leaves = known.leaves if found is None else tuple(leaf for leaf, _ in found)
     left = wish.filter if found is None else residual(wish.filter, [facts for _, facts in found])
     pruned = found is not None and len(leaves) < len(known.leaves)
-    if closeness is not None and not wish.exact and len(leaves) > 1:
+    known_share = wish.nprobe is not None or closeness is None or _of_one_namespace(wish, scheme, closeness)
+    if closeness is not None and not wish.exact and len(leaves) > 1 and known_share:
         narrowed = _narrow(wish, left, leaves, known, closeness, pruned)
         if narrowed is not None:
             return narrowed
@@ -104,10 +105,23 @@ def _narrow(
         return None
     asked = Asked(left, leaves if pruned else None, wish.nprobe, wish.recall_target, wish.ef_search)
     narrowed = narrow(closeness, asked)
-    if narrowed is None or not narrowed.chosen or len(narrowed.chosen) >= len(leaves):
+    if narrowed is None or not narrowed.chosen:
         return None
+    if len(narrowed.chosen) >= len(leaves):
+        step: RouteStep = "filter" if pruned else "fan_out"
+        reason = "the filter admits it" if pruned else "nothing rules it out"
+        route = _route(step, [(leaf, reason) for leaf in leaves], len(leaves), known, 1.0)
+        return Planned(route, left, ef_search=narrowed.ef_search)
     route = _route("centroid", narrowed.chosen, len(leaves), known, narrowed.recall)
     return Planned(route, left, leaves, narrowed.ef_search)
+
+
+def _of_one_namespace(wish: Wish, scheme: Scheme | None, closeness: Closeness) -> bool:
+    """Whether (nearly) all rows of the partitions are of the namespace asked for. Where others share them, its rows
+    may lie anywhere: how many of them are in which partition is not known.
+    """
+    by_namespace = scheme is not None and any(isinstance(level, NamespaceLevel) for level in scheme.levels)
+    return by_namespace or closeness.statistics.alone(wish.namespace)
 
 
 def _few_match(left: Node, closeness: Closeness, rows: int, partitions: int) -> bool:

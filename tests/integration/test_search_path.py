@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from svr_retrievers import AsyncSVRClient, Document, Settings, SVRClient, by_field, errors
+from svr_retrievers import AsyncSVRClient, Document, Settings, SVRClient, by_field, errors, hnsw
 from svr_retrievers.testing.data import documents, topics, vector
 
 if TYPE_CHECKING:
@@ -214,16 +214,18 @@ def test_settings_of_a_search_do_not_reach_what_follows(postgres_url: str) -> No
 
         async with borrowed(client._backend._pool) as conn:
             cursor = await conn.execute(
-                "select current_setting('statement_timeout'), current_setting('plan_cache_mode'), pg_sleep(0.6)"
+                "select current_setting('statement_timeout'), current_setting('plan_cache_mode'),"
+                " current_setting('enable_sort'), pg_sleep(0.6)"
             )
             return await cursor.fetchone()
 
     async def main() -> None:
         async with AsyncSVRClient(postgres_url, settings=Settings(pool_max_connections=1)) as client:
-            docs = await client.create_collection("leaks", dimensions=4)
+            docs = await client.create_collection("leaks", dimensions=4, index=hnsw(min_rows=3))
             await docs.add(documents(5))
-            await docs.search(vector=vector(1), timeout_seconds=0.3, ef_search=99)
-            assert (await slow(client))[:2] == ("0", "auto")  # type: ignore[index]
+            await docs.refresh()
+            await docs.search(vector=vector(1), limit=2, timeout_seconds=0.3, ef_search=99)
+            assert (await slow(client))[:3] == ("0", "auto", "on")  # type: ignore[index]
             await client.drop_collection("leaks")
 
     asyncio.run(main())

@@ -147,7 +147,7 @@ def test_a_filter_that_rows_must_pass_is_narrowed_only_by_nprobe():
     assert planned(world(), {"lang": "en"}, recall_target=0.8).route.step == "fan_out"
 
 
-def filtered(shares, target=0.8, **wish):
+def filtered(shares, target=0.8, namespaces=None, **wish):
     """A search with `lang == "en"` on clusters of which these shares of the rows are in English."""
     gains = {0.8: 0.3, 0.9: 0.2, 0.95: 0.1, 0.98: 0.05, 0.99: 0.04, 0.999: 0.03}
     probes = dict.fromkeys(gains, 2.0)
@@ -156,7 +156,9 @@ def filtered(shares, target=0.8, **wish):
     clusters = [replace(p, key=PartitionKey("cluster", str(p.id))) for p in known]
     known = PartitionMap(3, clusters)
     within = {p.id: {"lang": english(share)} for p, share in zip(known, shares, strict=True)}
-    statistics = FilterStatistics({"lang": english(sum(shares) / len(shares))}, within, 1000)
+    statistics = FilterStatistics(
+        {"lang": english(sum(shares) / len(shares))}, within, 1000, namespaces or {}
+    )
     table = CentroidTable(known.leaves, Metric.COSINE)
     near = Closeness(table, QUERY, Calibration(depths, 1000), target, statistics)
     return plan(Wish(filter=parse({"lang": "en"}, {}), **wish), by_cluster(len(shares)), known, near)
@@ -284,3 +286,21 @@ def test_where_few_rows_pass_the_filter_all_of_them_are_looked_at():
     assert few.route.step == "fan_out"
     assert few.route.estimated_recall == 1.0
     assert filtered([0.001] * 8, nprobe=2).route.step == "centroid"
+
+
+def test_closeness_leaves_nothing_out_where_namespaces_share_partitions():
+    shared = {"default": 0.4, "team": 0.6}
+    assert filtered([0.1] * 8, namespaces={"default": 1.0}).route.step == "centroid"
+    assert filtered([0.1] * 8, namespaces=shared).route.step == "fan_out"
+    assert filtered([0.1] * 8, namespaces=shared, nprobe=2).route.step == "centroid"
+
+
+def test_a_target_that_takes_all_partitions_still_widens_their_indexes():
+    closeness = Closeness(
+        CentroidTable(world(3).leaves, Metric.COSINE),
+        QUERY,
+        replace(CALIBRATION, index={40: 0.9, 160: 0.999}),
+    )
+    made = plan(Wish(recall_target=0.99), SCHEME, world(3), closeness)
+    assert made.route.complete
+    assert made.ef_search is not None

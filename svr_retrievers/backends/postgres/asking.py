@@ -35,6 +35,10 @@ LOCAL_SETTINGS: LiteralString = (
 """Behind a pooler each transaction may meet another session, so nothing may be left in one."""
 
 
+_LEAST_TIMEOUT_MS = 1_000
+"""A shorter deadline is kept on this side alone: left in a session, it could cut off the next search's settings."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadSettings:
     """The server settings that a search runs under, as texts."""
@@ -48,7 +52,7 @@ class ReadSettings:
     """Off where an index yields the order: in a wide search the server would sort all rows instead."""
 
     def texts(self) -> tuple[str, ...]:
-        timeout = 0 if self.seconds is None else max(1, int(self.seconds * 1000))
+        timeout = 0 if self.seconds is None else max(_LEAST_TIMEOUT_MS, int(self.seconds * 1000))
         return (
             str(self.ef_search),
             str(self.max_scan_tuples),
@@ -103,7 +107,7 @@ class Asker:
                     await cursor.execute(text, params, prepare=False)
             else:
                 if conn.applied != wanted:
-                    conn.applied = None
+                    conn.applied = ()  # something, but not known what, until it has been sent
                     await conn.execute(SESSION_SETTINGS, wanted, prepare=True)
                     conn.applied = wanted
                 await cursor.execute(text, params, prepare=True)
@@ -113,9 +117,15 @@ class Asker:
         self, text: bytes, params: Sequence[object], settings: ReadSettings
     ) -> list[TupleRow]:
         pool = self._thread_pool()
+        seconds = settings.seconds
         try:
-            conn = pool.getconn()
+            conn = pool.getconn(timeout=pool.timeout if seconds is None else min(pool.timeout, seconds))
         except PoolTimeout as waited:
+            if seconds is not None and seconds < pool.timeout:
+                raise DeadlineExceeded(
+                    f"No connection became free within {seconds:g} s.",
+                    hint="Raise timeout_seconds, or SVR_POOL_MAX_CONNECTIONS.",
+                ) from None
             raise conns.told_why(pool, waited) from None
         broken = False
         conn.deadline = None if settings.seconds is None else time.monotonic() + settings.seconds
@@ -154,7 +164,7 @@ def _asked(
             cursor.execute(text, params, prepare=False)
         return cursor.fetchall()
     if conn.applied != wanted:
-        conn.applied = None
+        conn.applied = ()
         conn.execute(SESSION_SETTINGS, wanted, prepare=True)
         conn.applied = wanted
     return cursor.execute(text, params, prepare=True).fetchall()

@@ -57,7 +57,12 @@ async def connect(url: str, settings: Settings) -> Connection:
     timeout = max(2, round(settings.connect_timeout_seconds))
     with translated():
         return await retrying(
-            AsyncConnection.connect, url, autocommit=True, connect_timeout=timeout, prepare_threshold=None
+            AsyncConnection.connect,
+            url,
+            autocommit=True,
+            connect_timeout=timeout,
+            prepare_threshold=None,
+            client_encoding="utf8",
         )
 
 
@@ -142,7 +147,7 @@ def make_thread_pool(url: str, settings: Settings) -> ThreadPool:
     )
 
 
-_KEYWORDS: dict[str, object] = {"autocommit": True, "application_name": "svr"}
+_KEYWORDS: dict[str, object] = {"autocommit": True, "application_name": "svr", "client_encoding": "utf8"}
 _IDLE_SECONDS = 60.0
 """Each such time without need for it, a pool closes one connection, down to those kept open."""
 
@@ -190,10 +195,32 @@ async def borrowed(pool: Pool) -> AsyncIterator[LoopSession]:
 
 
 async def _cleared(conn: LoopSession) -> None:
-    if conn.applied is not None:
-        conn.applied = None
-        for name in ("statement_timeout", "plan_cache_mode"):
-            await conn.execute(sql.SQL("reset {}").format(sql.Identifier(name)))
+    """Takes back what searches set, all of it or with it the session."""
+    if conn.applied is None:
+        return
+    try:
+        await conn.execute(_RESET, prepare=False)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await conn.close()
+        raise
+    conn.applied = None
+
+
+_RESET = "; ".join(
+    f"reset {name}" for name in ("statement_timeout", "plan_cache_mode", "enable_sort")
+).encode()
+"""Of what a search sets, that which would change other statements."""
+
+
+async def unless_held(conn: Connection, statement: sql.Composed) -> None:
+    """Runs upkeep that waits for no other client: one that builds an index of the table would be waited for while it
+    waits for us. Who holds the table, or has just done the same, makes it needless now.
+    """
+    with contextlib.suppress(errors.LockNotAvailable, errors.UniqueViolation, errors.DuplicateTable):
+        async with conn.transaction():
+            await conn.execute("select set_config('lock_timeout', '200ms', true)")
+            await conn.execute(statement)
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from typing import Final, LiteralString, cast
 
 from psycopg import sql
 
-from svr_retrievers.backends.postgres.connection import Connection, vector_of
+from svr_retrievers.backends.postgres.connection import Connection, unless_held, vector_of
 from svr_retrievers.backends.postgres.queries import order_by
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.filters import FieldType, as_utc
@@ -35,6 +35,7 @@ INDEXED_FROM_ROWS = 200
 FACTS_KEPT = 2_500
 """Partitions times fields: beyond it only the collection as a whole is described. About half a megabyte."""
 
+_NAMESPACES_KEPT = 20
 _MEASURED_FROM_ROWS = 2_000
 _FIRST_BATCH, _BATCHES, _FURTHEST = 40, 10, 5.0
 _COST_SETTINGS: LiteralString = (
@@ -74,7 +75,7 @@ async def index_fields(conn: Connection, tables: Tables, known: PartitionMap) ->
     for wanted in due.values():
         for name, statement in wanted.items():
             if name not in there:
-                await conn.execute(statement)
+                await unless_held(conn, statement)
 
 
 async def measure(conn: Connection, tables: Tables, known: PartitionMap) -> FilterStatistics:
@@ -96,7 +97,18 @@ async def measure(conn: Connection, tables: Tables, known: PartitionMap) -> Filt
             and len(known) * len(tables.columns) <= FACTS_KEPT
         ):
             partitions = await _by_partition(conn, tables, known)
-    return FilterStatistics(fields, partitions, known.rows, await _costs(conn, tables, known))
+    namespaces = await _namespaces(conn, tables) if known.rows else {}
+    return FilterStatistics(fields, partitions, known.rows, namespaces, await _costs(conn, tables, known))
+
+
+async def _namespaces(conn: Connection, tables: Tables) -> dict[str, float]:
+    cursor = await conn.execute(
+        sql.SQL(
+            "select namespace, count(*)::float8 / sum(count(*)) over () from {} group by 1 order by 2 desc limit %s"
+        ).format(tables.documents),
+        (_NAMESPACES_KEPT,),
+    )
+    return {str(row[0]): float(row[1]) for row in await cursor.fetchall()}
 
 
 async def _costs(conn: Connection, tables: Tables, known: PartitionMap) -> ScanCosts | None:

@@ -123,7 +123,9 @@ class PostgresBackend(Reads):
         async with borrowed(self._pool) as conn:
             for partition, found in stats.items():
                 if found.rows >= _ANALYZE_FROM_ROWS:
-                    await conn.execute(sql.SQL("analyze {}").format(self.tables(ref).child(partition)))
+                    await conns.unless_held(
+                        conn, sql.SQL("analyze {}").format(self.tables(ref).child(partition))
+                    )
             await self._catalog.save_statistics(conn, ref, stats, calibration)
 
     # Writing

@@ -23,7 +23,8 @@ from svr_retrievers.backends.postgres.spread import failures
 from svr_retrievers.backends.postgres.spread.placed import Placed, by_server, server_of
 from svr_retrievers.backends.postgres.spread.share import Dead, Share
 from svr_retrievers.backends.protocol import Batch, CollectionRef, Selection, Written
-from svr_retrievers.errors import BackendError
+from svr_retrievers.concurrency import first_error
+from svr_retrievers.errors import SVRError
 from svr_retrievers.model import Metric, Partition, PartitionMap, Vector
 from svr_retrievers.routing.kmeans import assign
 
@@ -96,11 +97,12 @@ class SpreadWrites(Placed):
     async def _forget(self, ref: CollectionRef, known: PartitionMap, dead: Sequence[Dead]) -> None:
         """Removes vectors that no longer count. It may fail: nobody sees them, and `recount` removes them."""
         for name, parts in by_server(known, [part for part, *_ in dead]).items():
-            share, there = await self._share(ref, name), set(parts)
+            there = set(parts)
             try:
+                share = await self._share(ref, name)
                 async with borrowed(self._pool) as conn:
                     await self._run(conn, share, *share.forget([row for row in dead if row[0] in there]))
-            except BackendError as error:
+            except SVRError as error:
                 _log.warning("replaced vectors of collection %r stay for now: %s", ref.config.name, error)
 
     async def delete(self, ref: CollectionRef, known: PartitionMap, which: Selection) -> int:
@@ -221,9 +223,10 @@ class SpreadWrites(Placed):
                 if progress is not None:
                     progress(sum(p.stats.rows for p in built), total)
 
-        async with anyio.create_task_group() as group:
-            for name, there in by_server(known, [p.id for p in due]).items():
-                group.start_soon(one, name, there)
+        with first_error():
+            async with anyio.create_task_group() as group:
+                for name, there in by_server(known, [p.id for p in due]).items():
+                    group.start_soon(one, name, there)
         if built:
             async with borrowed(self._pool) as conn, conn.transaction():
                 await self._catalog.lock_map(conn, ref)
