@@ -70,7 +70,9 @@ async def test_partitions_get_centroids_when_they_and_the_collection_have_grown(
     await world.write(rows(80, vectors[:4], ["c0"] * 4))
     assert world.view.map.leaves[0].stats.rows_at_refresh == 20
     await world.write(rows(90, vectors[:40], ["c0"] * 40))
-    assert world.view.map.leaves[0].stats.rows_at_refresh == 20  # the collection is small, and has not grown enough
+    assert (
+        world.view.map.leaves[0].stats.rows_at_refresh == 20
+    )  # the collection is small, and has not grown enough
     for start in range(200, 500, 80):
         await world.write(rows(start, vectors, ["c0"] * 80))
     assert world.view.map.leaves[0].stats.rows_at_refresh == 304
