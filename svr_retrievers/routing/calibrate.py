@@ -86,7 +86,7 @@ class Neighbours:
             rows = normalise(rows)
         products: Vector = asked @ rows.T
         if self._metric is Metric.L2:
-            products -= 0.5 * np.einsum("nd,nd->n", rows, rows)[None, :]
+            products -= 0.5 * np.einsum("ij,ij->i", rows, rows)[None, :]
         return products
 
     def places(self) -> dict[float, Ints]:

@@ -300,7 +300,7 @@ def _prepared(blocks: list[Vector], metric: Metric) -> Vector:
     whole = _as_one(blocks)
     if metric is not Metric.COSINE:
         return whole
-    lengths = np.sqrt(np.einsum("nd,nd->n", whole, whole))
+    lengths = np.sqrt(np.einsum("ij,ij->i", whole, whole))
     return whole if bool(np.all(np.abs(lengths - 1.0) < 1e-3)) else normalise(whole)
 
 

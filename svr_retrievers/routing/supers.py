@@ -84,7 +84,7 @@ class Groups:
 
 def half_squares(rows: Vector) -> Vector:
     """Half the squared length of each row, shape (n,)."""
-    return np.asarray(0.5 * np.einsum("nd,nd->n", rows, rows), dtype=np.float32)
+    return np.asarray(0.5 * np.einsum("ij,ij->i", rows, rows), dtype=np.float32)
 
 
 def _leaders(matrix: Vector, firsts: Positions, metric: Metric) -> Vector:
