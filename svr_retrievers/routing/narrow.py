@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from svr_retrievers.filters import ALL, Node
-from svr_retrievers.filters.selectivity import is_estimated, share_in
+from svr_retrievers.filters.selectivity import is_estimated, selectivity, share_in
 from svr_retrievers.filters.statistics import FilterStatistics
 from svr_retrievers.model import Partition, Vector
 from svr_retrievers.routing.centroids import PARTITIONS_IN_QUESTION, CentroidTable, Ranking, rank
@@ -106,12 +106,19 @@ def _measured(node: Node, statistics: FilterStatistics) -> bool:
 
 
 def _share_in(node: Node, statistics: FilterStatistics) -> Callable[[Partition], float]:
+    """Fresh rows came after the statistics of their partition: they may be like those of the whole collection."""
     found: dict[int, float] = {}
+    anywhere = selectivity(node, statistics.fields)
 
     def share(partition: Partition) -> float:
-        if partition.id not in found:
-            found[partition.id] = share_in(node, statistics, partition.id)
-        return found[partition.id]
+        made = found.get(partition.id)
+        if made is None:
+            made = share_in(node, statistics, partition.id)
+            if partition.stats.tail_rows and made < anywhere:
+                fresh = min(1.0, partition.stats.tail_rows / max(1, partition.stats.rows))
+                made += fresh * (anywhere - made)
+            found[partition.id] = made
+        return made
 
     return share
 

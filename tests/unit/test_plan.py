@@ -147,13 +147,15 @@ def test_a_filter_that_rows_must_pass_is_narrowed_only_by_nprobe():
     assert planned(world(), {"lang": "en"}, recall_target=0.8).route.step == "fan_out"
 
 
-def filtered(shares, target=0.8, namespaces=None, **wish):
+def filtered(shares, target=0.8, namespaces=None, tails=None, **wish):
     """A search with `lang == "en"` on clusters of which these shares of the rows are in English."""
     gains = {0.8: 0.3, 0.9: 0.2, 0.95: 0.1, 0.98: 0.05, 0.99: 0.04, 0.999: 0.03}
     probes = dict.fromkeys(gains, 2.0)
     depths = tuple(Depth(share, 20.0, 1.0, 0.0, gains, probes) for share in (1.0, 0.1, 0.01))
     known = world(len(shares))
     clusters = [replace(p, key=PartitionKey("cluster", str(p.id))) for p in known]
+    for at, rows in (tails or {}).items():
+        clusters[at] = replace(clusters[at], stats=replace(clusters[at].stats, tail=True, tail_rows=rows))
     known = PartitionMap(3, clusters)
     within = {p.id: {"lang": english(share)} for p, share in zip(known, shares, strict=True)}
     statistics = FilterStatistics(
@@ -304,3 +306,9 @@ def test_a_target_that_takes_all_partitions_still_widens_their_indexes():
     made = plan(Wish(recall_target=0.99), SCHEME, world(3), closeness)
     assert made.route.complete
     assert made.ef_search is not None
+
+
+def test_fresh_rows_that_no_statistics_know_are_not_taken_for_none():
+    shares = [0.0, 0.5, 0.5, 0.5]
+    assert "cat=0" not in filtered(shares).route.paths
+    assert "cat=0" in filtered(shares, tails={0: 5_000}).route.paths
