@@ -217,11 +217,21 @@ class PostgresBackend(Reads):
         """Each indexed partition gets an empty tail, ready for the rows that come faster than the index takes them."""
         async with conn.transaction():
             await self._catalog.lock_map(conn, ref)
-            for partition in await self._without_tail(conn, ref, built):
+            there = await self._with_index(conn, ref, built)
+            for partition in await self._without_tail(conn, ref, there):
                 for statement in self.tables(ref).create_tail(partition):
                     await conn.execute(statement)
-            await self._catalog.mark_indexed(conn, built)
+            await self._catalog.mark_indexed(conn, there)
             await self._catalog.next_generation(conn, ref)
+
+    async def _with_index(self, conn: Connection, ref: CollectionRef, partitions: Sequence[int]) -> list[int]:
+        """Those whose index is still there and usable: another client that folds may have dropped it meanwhile."""
+        cursor = await conn.execute(
+            "select w.p from unnest(%s::int[], %s::text[]) as w(p, name)"
+            " join pg_index i on i.indexrelid = to_regclass(w.name) where i.indisvalid",
+            (list(partitions), [self.tables(ref).index_name(p).as_string(None) for p in partitions]),
+        )
+        return [int(row[0]) for row in await cursor.fetchall()]
 
     async def _without_tail(
         self, conn: Connection, ref: CollectionRef, partitions: Sequence[int]
