@@ -31,9 +31,9 @@ _SOME_ROWS = 12_000
 _ASKED_PARTITIONS = 256
 """Questions come from so many partitions at most: each costs a round trip."""
 _BLOCK_ROWS = 8_192
-_EF_SEARCHES = (40, 80, 160, 320)
+_EF_SEARCHES = (20, 30, 40, 80, 160, 320)
 """Not less than the engine's own default: below it a graph answers unseen questions worse than any sample says."""
-_INDEX_QUESTIONS, _INDEX_PARTITIONS = 60, 4
+_INDEX_QUESTIONS, _INDEX_PARTITIONS = 120, 8
 _JUDGED_ROWS = 100
 
 

@@ -130,6 +130,8 @@ class Query:
     timeout_seconds: float | None = None
     estimates: Estimates | None = None
     """What is known of the filter in each partition; None where there is no filter."""
+    alone: bool = False
+    """Whether (nearly) all rows of these partitions are known to be of the namespace."""
 
 
 class Candidate(NamedTuple):

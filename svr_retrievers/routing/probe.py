@@ -20,7 +20,7 @@ DEFAULT_RECALL_TARGET = 0.95
 TARGETS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 MOST_PROBES = 8
 """A query probes no more partitions than this where the target is met without."""
-_PROBE_COST, _EF_COST = 0.9, 0.01
+_PROBE_COST, _EF_COST = 0.55, 0.01
 """Milliseconds of a probe of an HNSW index, and of each step of its ef_search: only their ratio counts."""
 
 

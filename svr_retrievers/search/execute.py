@@ -116,6 +116,7 @@ def query_for(
         estimates=None
         if planned.filter == ALL
         else estimates(planned.filter, view.state.field_statistics, ids),
+        alone=view.state.field_statistics.alone(request.namespace),
     )
 
 

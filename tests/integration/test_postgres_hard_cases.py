@@ -92,3 +92,30 @@ def test_a_path_the_embedded_launcher_cannot_take_is_refused_before_it_is_made(t
     with pytest.raises(ConfigError, match="spaces"):
         SVRClient(path=tmp_path / "a b")
     assert not (tmp_path / "a b").exists()
+
+
+@pytest.mark.parametrize("namespace", ["default", "other"])
+def test_rows_deleted_since_the_last_vacuum_do_not_make_an_answer_short(
+    svr_client: SVRClient, namespace: str
+) -> None:
+    """A search that stops at its candidates finds nothing but dead rows here, and must go on."""
+    angles = np.linspace(0, 1, 2_500)
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    made = svr_client.create_collection("dead", dimensions=2, index=hnsw(min_rows=0))
+    made.add([Document(f"{i:04}") for i in range(2_500)], vectors=vectors, namespace=namespace)
+    made.refresh()
+    assert made.search(vector=[1, 0], limit=3, ef_search=20, namespace=namespace).ids == ("0000", "0001", "0002")
+    made.delete([f"{i:04}" for i in range(60)], namespace=namespace)
+    found = made.search(vector=[1, 0], limit=3, ef_search=20, namespace=namespace)
+    assert found.ids == ("0060", "0061", "0062")
+    assert found.incomplete is None
+
+
+def test_one_namespace_among_others_is_searched_beyond_the_candidates(svr_client: SVRClient) -> None:
+    angles = np.linspace(0, 1, 2_500)
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    made = svr_client.create_collection("shared", dimensions=2, index=hnsw(min_rows=0))
+    made.add([Document(f"{i:04}") for i in range(2_500)], vectors=vectors, namespace="many")
+    made.add([Document("far", vector=[0, 1]), Document("farther", vector=[-1, 0.1])], namespace="few")
+    made.refresh()
+    assert made.search(vector=[1, 0], limit=2, ef_search=20, namespace="few").ids == ("far", "farther")

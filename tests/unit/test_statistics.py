@@ -251,7 +251,8 @@ async def test_a_refresh_measures_what_the_indexes_lose_and_a_write_keeps_it():
     await world.write(rows(0, vectors, [f"c{o}" for o in owner]))
     made = (await world.refresh()).state.calibration
     assert made is not None
-    assert made.index == {40: pytest.approx(10 / 11), 80: pytest.approx(10 / 11), 160: 1.0, 320: 1.0}
+    lossy = dict.fromkeys((20, 30, 40, 80), pytest.approx(10 / 11))
+    assert made.index == lossy | {160: 1.0, 320: 1.0}
     assert made.decide(0.99, made.unfiltered).ef_search == 160
     kept = await calibrated(world.backend, world.ref, world.view.state, thorough=False)
     assert kept is not None

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from psycopg import sql
 
 from svr_retrievers.backends.postgres.filters import compile_filter
+from svr_retrievers.backends.postgres.sessions import STATEMENTS_KEPT
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.backends.protocol import Query, Selection
 from svr_retrievers.filters import ALL
@@ -51,13 +52,14 @@ def search(
 
     A generic plan would open every partition, and misjudge a filter. Where there are few of the `known_tables` that
     hold rows of the collection, the server finds that out itself after five searches, and sessions need not be told
-    a new mode each time a search of one partition follows one of several.
+    a new mode each time a search of one partition follows one of several. One partition is named, and its plan kept,
+    where a session can keep those of all.
     """
     parts = [*query.partitions, *(-p for p in query.partitions if p in tailed)]
     condition, values, needs_metadata = (
         _EVERYTHING if query.filter == ALL else compile_filter(query.filter, tables.columns)
     )
-    child = parts[0] if len(parts) == 1 else None
+    child = parts[0] if len(parts) == 1 and known_tables <= 2 * STATEMENTS_KEPT else None
     form = _Form(
         child,
         condition.as_string(None),

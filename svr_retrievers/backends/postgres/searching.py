@@ -15,6 +15,7 @@ from svr_retrievers.backends.postgres.asking import ReadSettings
 from svr_retrievers.backends.postgres.database import Database
 from svr_retrievers.backends.protocol import Candidate, CollectionRef, Page, Query, Selection, StaleMap
 from svr_retrievers.errors import CollectionNotFound
+from svr_retrievers.filters import ALL
 from svr_retrievers.filters.choice import Choice
 from svr_retrievers.model import Document, PartitionMap, Vector
 
@@ -28,12 +29,15 @@ class Reads(Database):
         return [tuple(partitions)]  # one server: one round trip
 
     async def search(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Page:
-        """One round trip; a second, exact one only when an index came back with too few.
+        """One round trip; more only when an index came back with too few: it is then asked to go on, and if that
+        does not help either, every row is compared.
 
         Without an index the question is put exactly, so that ties at the limit are decided by key.
         """
         asked, indexed = self._statement(ref, known, query)
         found = await self._ask(ref, known, query, asked)
+        if indexed and len(found) < query.limit and not self._iterates(ref, query):
+            found = await self._ask(ref, known, replace(query, alone=False), asked)
         if indexed and len(found) < query.limit:
             again, indexed = self._statement(ref, known, queries.exactly(query))
             found = await self._ask(ref, known, query, again)
@@ -88,7 +92,19 @@ class Reads(Database):
             )
             probes = min(32_768, spec.probes_for(largest))
         ef = self._ef_search(ref, query)
-        return ReadSettings(ef, self._settings.hnsw_max_scan_tuples, probes, planning, query.timeout_seconds)
+        return ReadSettings(
+            ef,
+            self._settings.hnsw_max_scan_tuples,
+            probes,
+            planning,
+            query.timeout_seconds,
+            iterates=self._iterates(ref, query),
+        )
+
+    def _iterates(self, ref: CollectionRef, query: Query) -> bool:
+        """Whether a graph may have to look beyond its candidates: half of them may be of rows deleted since."""
+        enough = self._ef_search(ref, query) >= 2 * query.limit
+        return not (query.alone and query.filter == ALL and enough)
 
     def _ef_search(self, ref: CollectionRef, query: Query) -> int:
         tables = self.tables(ref)

@@ -23,6 +23,8 @@ _WHERE = (
     "select n.nspname, pg_backend_pid(), n.nspname = any(current_schemas(true))"
     " from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'"
 )
+STATEMENTS_KEPT = 300
+"""Prepared statements of a session, one for each partition in use; each takes some 60 kB of the server."""
 _SEARCH_PATH = "select set_config('search_path', %s, %s)"
 _LOAD = "select '[1]'::vector <-> '[1]'::vector"
 
@@ -152,6 +154,7 @@ def _learn(conn: LoopSession | ThreadSession, row: tuple[object, ...] | None) ->
     path = sql.SQL(", ").join([sql.Identifier(str(schema)), sql.Identifier("pg_catalog")])
     conn.path, conn.direct = path.as_string(None), number == conn.pgconn.backend_pid
     if conn.direct:
+        conn.prepared_max = STATEMENTS_KEPT
         return
     conn.prepare_threshold = None
     if not visible:
