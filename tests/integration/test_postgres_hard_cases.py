@@ -104,7 +104,11 @@ def test_rows_deleted_since_the_last_vacuum_do_not_make_an_answer_short(
     made = svr_client.create_collection("dead", dimensions=2, index=hnsw(min_rows=0))
     made.add([Document(f"{i:04}") for i in range(2_500)], vectors=vectors, namespace=namespace)
     made.refresh()
-    assert made.search(vector=[1, 0], limit=3, ef_search=20, namespace=namespace).ids == ("0000", "0001", "0002")
+    assert made.search(vector=[1, 0], limit=3, ef_search=20, namespace=namespace).ids == (
+        "0000",
+        "0001",
+        "0002",
+    )
     made.delete([f"{i:04}" for i in range(60)], namespace=namespace)
     found = made.search(vector=[1, 0], limit=3, ef_search=20, namespace=namespace)
     assert found.ids == ("0060", "0061", "0062")

@@ -9,7 +9,7 @@ from typing import Final, LiteralString, cast
 from psycopg import sql
 
 from svr_retrievers.backends.postgres.connection import Connection, unless_held, vector_of
-from svr_retrievers.backends.postgres.queries import order_by
+from svr_retrievers.backends.postgres.selects import order_by
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.filters import FieldType, as_utc
 from svr_retrievers.filters.choice import ScanCosts

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from svr_retrievers.backends.postgres.filters import compile_filter
-from svr_retrievers.backends.postgres.queries import (
-    TEXTS_KEPT,
-    Planning,
-    Search,
-    join_documents,
-    order_by,
+from svr_retrievers.backends.postgres.queries import Planning, Search
+from svr_retrievers.backends.postgres.selects import (
+    Form,
+    best,
+    closest,
     overfetch,
+    text_of,
+    with_documents,
 )
 from svr_retrievers.backends.postgres.tables import Tables
 from svr_retrievers.backends.protocol import Query
@@ -33,18 +34,14 @@ GENERIC_UP_TO_MATCHES = 4_000
 """A plan for this very filter takes 60 us a partition to make. With more rows to compare that no longer counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """What the text depends on: one table by name or so many by number, on either side; 0 for none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form(Form):
+    """One table by name or so many by number, on either side; 0 for none."""
 
-    condition: str
-    needs_metadata: bool
     exact: int
     exact_table: int | None
     indexed: int
     indexed_table: int | None
-    limit: int
-    with_vectors: bool
 
 
 def choice(
@@ -80,20 +77,16 @@ def search(tables: Tables, query: Query, choice: Choice, tailed: Container[int],
     kept = planning == "force_generic_plan"
     places = max(_KEPT_PLACES, _padded(len(exact))) if kept else _padded(len(exact))
     form = _Form(
-        plain.as_string(None),
-        needs_metadata,
-        places,
-        exact[0] if places == 1 else None,
-        _padded(len(indexed)),
-        indexed[0] if len(indexed) == 1 else None,
-        query.limit,
-        query.with_vectors,
+        condition=plain.as_string(None),
+        needs_metadata=needs_metadata,
+        limit=query.limit,
+        with_vectors=query.with_vectors,
+        exact=places,
+        exact_table=exact[0] if places == 1 else None,
+        indexed=_padded(len(indexed)),
+        indexed_table=indexed[0] if len(indexed) == 1 else None,
     )
-    text = tables.texts.get(form)
-    if text is None:
-        if len(tables.texts) >= TEXTS_KEPT:
-            tables.texts.clear()
-        text = tables.texts[form] = _text(tables, form, plain).as_bytes(None)
+    text = text_of(tables, form, lambda: _text(tables, form, plain))
     params: list[object] = []
     if exact:
         params += [query.vector, *_numbers(exact, places), query.namespace, *values, query.vector]
@@ -133,39 +126,20 @@ def _text(tables: Tables, form: _Form, condition: sql.Composable) -> sql.Compose
         sides.append(_side(tables, form, condition, form.indexed, form.indexed_table, exact=False))
     found: sql.Composable = sql.SQL(" union all ").join(sides)
     if form.indexed:
-        found = sql.SQL(
-            "select * from ({found}) c order by c.distance + 0, c.namespace, c.id limit {limit}"
-        ).format(found=found, limit=sql.Literal(form.limit))
-    return sql.SQL(
-        "select k.part, k.namespace, k.id, d.text, d.metadata, d.version, k.distance,"
-        " (select c.generation from {collections} c where c.id = {collection}){embedding} from ({found}) k"
-        " join {documents} d on d.namespace = k.namespace and d.id = k.id"
-        " order by k.distance + 0, k.namespace, k.id limit {limit}"
-    ).format(
-        collections=tables.collections,
-        collection=sql.Literal(tables.ref.id),
-        embedding=sql.SQL(", k.embedding" if form.with_vectors else ""),
-        found=found,
-        documents=tables.documents,
-        limit=sql.Literal(form.limit),
-    )
+        found = best(found, form.limit)
+    return with_documents(tables, form, found)
 
 
 def _side(
     tables: Tables, form: _Form, condition: sql.Composable, parts: int, table: int | None, *, exact: bool
 ) -> sql.Composed:
-    most = form.limit * overfetch(tables, exact=exact, filtered=True)
     placeholders = sql.SQL(", ").join([sql.SQL("%s::int")] * parts)
-    return sql.SQL(
-        "(select s.part, s.namespace, s.id, s.embedding {op} %s as distance{embedding} from {rows} s{join}"
-        " where {partitions}s.namespace = %s and {condition} order by {order} limit {most})"
-    ).format(
-        op=tables.operator,
-        embedding=sql.SQL(", s.embedding" if form.with_vectors else ""),
-        rows=tables.space if table is None else tables.child(table) if table > 0 else tables.tail(-table),
-        join=join_documents(tables) if form.needs_metadata else sql.SQL(""),
-        partitions=sql.SQL("s.part in ({}) and ").format(placeholders) if table is None else sql.SQL(""),
-        condition=condition,
-        order=order_by(tables, exact=exact),
-        most=sql.Literal(most),
+    return closest(
+        tables,
+        form,
+        tables.space if table is None else tables.child(table) if table > 0 else tables.tail(-table),
+        condition,
+        exact=exact,
+        most=form.limit * overfetch(tables, exact=exact, filtered=True),
+        among=sql.SQL("s.part in ({}) and ").format(placeholders) if table is None else sql.SQL(""),
     )

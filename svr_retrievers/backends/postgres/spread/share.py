@@ -17,6 +17,7 @@ from psycopg import sql
 
 from svr_retrievers.backends.postgres import queries
 from svr_retrievers.backends.postgres.filters import COLUMN_TYPES, compile_filter
+from svr_retrievers.backends.postgres.selects import overfetch
 from svr_retrievers.backends.postgres.spread.servers import Registered
 from svr_retrievers.backends.postgres.tables import INLINE_DIMENSIONS, Tables
 from svr_retrievers.backends.protocol import Query, Selection
@@ -286,7 +287,7 @@ class Share:
 
     def fetched(self, query: Query) -> int:
         """How many rows an index scan on the server sends for this query, so that the best of them are right."""
-        return query.limit * queries.overfetch(self.local, exact=False, filtered=query.filter != ALL)
+        return query.limit * overfetch(self.local, exact=False, filtered=query.filter != ALL)
 
     def _by_id(self, query: Query) -> tuple[sql.Composed, list[object]]:
         """The collation of the ids is the one that a parameter may have that is sent to a server."""
