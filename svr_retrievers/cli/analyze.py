@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from svr_retrievers.cli.store import HERE, Store, console, print_json
+from svr_retrievers.cli.store import HERE, Json, Store, console, print_json
 from svr_retrievers.filters.advice import Analysis, FieldAdvice
 
 _STYLES = {"declare": "bold green", "keep": "", "drop": "yellow", "leave": "dim"}
@@ -21,7 +19,7 @@ def analyze(
     /,
     *,
     store: Store = HERE,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
 ) -> None:
     """Look at a collection's metadata and suggest which filter fields to declare.
 

@@ -12,13 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from svr_retrievers import Collection
-from svr_retrievers.cli.store import HERE, Store, console, found, print_json
+from svr_retrievers.cli.store import HERE, Json, Store, console, found, print_json
 from svr_retrievers.demo.report import counted, partition_table
 from svr_retrievers.errors import InputError
 
 app = App(name="collections", help="List, show and drop collections.")
-
-Json = Annotated[bool, Parameter(negative=())]
 
 
 @app.command(name="list")

@@ -55,6 +55,7 @@ class Store:
 
 
 HERE = Store()
+Json = Annotated[bool, Parameter(negative=())]
 
 
 def found(client: SVRClient, name: str) -> Collection:

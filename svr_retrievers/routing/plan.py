@@ -14,7 +14,7 @@ from svr_retrievers.filters import ALL, Node
 from svr_retrievers.filters.selectivity import is_estimated, selectivity
 from svr_retrievers.model import Partition, PartitionMap, Route, RoutedPartition, RouteStep
 from svr_retrievers.routing.filter_map import Facts, matching, residual
-from svr_retrievers.routing.narrow import Asked, Closeness, narrow
+from svr_retrievers.routing.narrow import Asked, Closeness, Narrowed, narrow
 from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET, Calibration
 from svr_retrievers.routing.schemes import NamespaceLevel, Scheme
 
@@ -70,14 +70,15 @@ def plan(
     leaves = known.leaves if found is None else tuple(leaf for leaf, _ in found)
     left = wish.filter if found is None else residual(wish.filter, [facts for _, facts in found])
     pruned = found is not None and len(leaves) < len(known.leaves)
-    known_share = wish.nprobe is not None or closeness is None or _of_one_namespace(wish, scheme, closeness)
-    if closeness is not None and not wish.exact and len(leaves) > 1 and known_share:
-        narrowed = _narrow(wish, left, leaves, known, closeness, pruned)
-        if narrowed is not None:
-            return narrowed
-    step: RouteStep = "filter" if pruned else "fan_out"
-    reason = "the filter admits it" if pruned else "nothing rules it out"
-    return Planned(_route(step, [(leaf, reason) for leaf in leaves], len(leaves), known, 1.0), left)
+    near = None
+    if closeness is not None and not wish.exact and len(leaves) > 1:
+        near = _narrowed(wish, scheme, left, leaves, known, closeness, pruned)
+    if near is None:
+        return Planned(_all_of(leaves, known, pruned), left)
+    if len(near.chosen) >= len(leaves):
+        return Planned(_all_of(leaves, known, pruned), left, ef_search=near.ef_search)
+    route = _route("centroid", near.chosen, len(leaves), known, near.recall)
+    return Planned(route, left, leaves, near.ef_search)
 
 
 def needs_centroids(wish: Wish, known: PartitionMap, calibration: Calibration | None) -> bool:
@@ -89,31 +90,33 @@ def needs_centroids(wish: Wish, known: PartitionMap, calibration: Calibration | 
     )
 
 
-def _narrow(
+def _narrowed(
     wish: Wish,
+    scheme: Scheme | None,
     left: Node,
     leaves: tuple[Partition, ...],
     known: PartitionMap,
     closeness: Closeness,
     pruned: bool,
-) -> Planned | None:
+) -> Narrowed | None:
     """The centroid step; None where it has nothing to say or nothing to gain."""
-    rows = sum(leaf.stats.rows for leaf in leaves) if pruned else known.rows
-    if wish.nprobe is None and wish.recall_target is None and rows <= FAN_OUT_BELOW_ROWS:
-        return None
-    if wish.nprobe is None and _few_match(left, closeness, rows, len(leaves)):
-        return None
+    if wish.nprobe is None:
+        rows = sum(leaf.stats.rows for leaf in leaves) if pruned else known.rows
+        if wish.recall_target is None and rows <= FAN_OUT_BELOW_ROWS:
+            return None
+        if _few_match(left, closeness, rows, len(leaves)):
+            return None
+        if not _of_one_namespace(wish, scheme, closeness):
+            return None
     asked = Asked(left, leaves if pruned else None, wish.nprobe, wish.recall_target, wish.ef_search)
-    narrowed = narrow(closeness, asked)
-    if narrowed is None or not narrowed.chosen:
-        return None
-    if len(narrowed.chosen) >= len(leaves):
-        step: RouteStep = "filter" if pruned else "fan_out"
-        reason = "the filter admits it" if pruned else "nothing rules it out"
-        route = _route(step, [(leaf, reason) for leaf in leaves], len(leaves), known, 1.0)
-        return Planned(route, left, ef_search=narrowed.ef_search)
-    route = _route("centroid", narrowed.chosen, len(leaves), known, narrowed.recall)
-    return Planned(route, left, leaves, narrowed.ef_search)
+    found = narrow(closeness, asked)
+    return found if found is not None and found.chosen else None
+
+
+def _all_of(leaves: tuple[Partition, ...], known: PartitionMap, pruned: bool) -> Route:
+    step: RouteStep = "filter" if pruned else "fan_out"
+    reason = "the filter admits it" if pruned else "nothing rules it out"
+    return _route(step, [(leaf, reason) for leaf in leaves], len(leaves), known, 1.0)
 
 
 def _of_one_namespace(wish: Wish, scheme: Scheme | None, closeness: Closeness) -> bool:

@@ -15,7 +15,7 @@ from svr_retrievers.model import JsonValue
 
 ITERATIVE, PLANNER, DEFAULTS = "iterative scan", "planner's choice, iterative scan on", "pgvector's defaults"
 UNTUNED = "routed, defaults"
-NPROBES = (4, 8, 16)
+NPROBES = (4, 6, 8, 12, 16)
 BESIDE = 150
 _GRAPH = {"hnsw__iterative_scan": "relaxed_order", "enable_sort": "off", "enable_seqscan": "off"}
 _CUSTOM = {"plan_cache_mode": "force_custom_plan"}
