@@ -19,7 +19,7 @@ from svr_retrievers.bench.sizes import DIMENSIONS, Size
 if TYPE_CHECKING:
     from svr_retrievers import Collection, SVRClient
 
-ROWS_A_PARTITION = 4_000
+ROWS_A_PARTITION = 16_000
 ROWS_A_TEXT_PARTITION = 2_500
 
 

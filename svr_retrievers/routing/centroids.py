@@ -203,18 +203,25 @@ class CentroidTable:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Partitions of a table, best first: by the share of the neighbours expected in each, where calibrated."""
+    """Partitions of a table, best first: by the share of the neighbours expected in each, where calibrated.
+
+    `home` is the place in that order of the cluster that a document with the query's vector would be stored in.
+    """
 
     table: CentroidTable
     positions: Positions
     best: Shares
     shares: Shares | None
     unknown: tuple[Partition, ...]
+    home: int | None = None
 
-    def take(self, probes: int) -> list[tuple[Partition, str]]:
-        """The unknown and the `probes` best; never none while there is any."""
+    def take(self, probes: int, *, always: int | None = None) -> list[tuple[Partition, str]]:
+        """The unknown, the `probes` best and the one at the place `always`; never none while there is any."""
         chosen = [(p, "no centroid yet") for p in self.unknown]
-        for at in range(min(probes, len(self.positions))):
+        places = [*range(min(probes, len(self.positions)))]
+        if always is not None and always >= probes:
+            places.append(always)
+        for at in places:
             reason = f"centroid closeness {self.best[at]:.3f}"
             if self.shares is not None and at < len(self.shares):
                 reason += f", expected share {self.shares[at]:.2f}"
@@ -269,12 +276,15 @@ def rank(
     shares = depth.expected(near) if len(near.positions) else near.best
     order = np.argsort(-shares, kind="stable")
     positions, best, shares = near.positions[order], near.best[order], shares[order]
+    home = None
+    if table.coherent and passing is None and len(order):
+        home = int((order == near.border.argmax()).argmax())
     if everything:
         farther, scores = table.every(query, places)
         beyond = ~np.isin(farther, positions)
         positions = np.concatenate((positions, farther[beyond]))
         best = np.concatenate((best, scores[beyond]))
-    return Ranking(table, positions, best, shares, unknown)
+    return Ranking(table, positions, best, shares, unknown, home)
 
 
 def _log_passing(table: CentroidTable, near: Near, passing: Callable[[Partition], float]) -> Shares:

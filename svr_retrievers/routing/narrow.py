@@ -54,7 +54,10 @@ class Narrowed:
 
 
 def narrow(closeness: Closeness, asked: Asked) -> Narrowed | None:
-    """None where no number of partitions can be given: nothing is calibrated, or what passes is not known."""
+    """None where no number of partitions can be given: nothing is calibrated, or what passes is not known.
+
+    For a recall target the query's own cluster is always probed: a document is found by its own vector.
+    """
     known = closeness.calibration is not None and _measured(asked.filter, closeness.statistics)
     if asked.nprobe is not None:
         return _by_number(closeness, asked, asked.nprobe, known=known)
@@ -67,7 +70,8 @@ def narrow(closeness: Closeness, asked: Asked) -> Narrowed | None:
         target = max(target, min(1.0 - (1.0 - target) / fewer, TARGETS[-1]))
     decision = closeness.calibration.decide(target, depth, asked.ef_search)
     probes = ranking.probes_for(decision.gain, decision.cap)
-    return Narrowed(ranking.take(probes), _recall(ranking, probes, depth, decision), decision.ef_search)
+    chosen = ranking.take(probes, always=ranking.home)
+    return Narrowed(chosen, _recall(ranking, probes, depth, decision), decision.ef_search)
 
 
 def _by_number(closeness: Closeness, asked: Asked, nprobe: int, *, known: bool) -> Narrowed:

@@ -312,3 +312,20 @@ def test_fresh_rows_that_no_statistics_know_are_not_taken_for_none():
     shares = [0.0, 0.5, 0.5, 0.5]
     assert "cat=0" not in filtered(shares).route.paths
     assert "cat=0" in filtered(shares, tails={0: 5_000}).route.paths
+
+
+@pytest.mark.parametrize(("kind", "probed"), [("cluster", ["0", "1"]), ("field", ["1"])])
+def test_the_cluster_a_document_with_this_vector_would_lie_in_is_always_probed(kind, probed):
+    """The larger neighbour is expected to hold nearly all that is near; for clusters that is not the last word."""
+    sizes = (100, 1_000_000)
+    known = PartitionMap(
+        3,
+        [
+            Partition(i + 1, str(i), PartitionKey(kind, f"n:{i}"), stats=PartitionStats(rows=n, centroids=c))
+            for i, (n, c) in enumerate(zip(sizes, (centroid(0.0), centroid(0.4)), strict=True))
+        ],
+    )
+    depth = Depth(1.0, 1.0, 2.0, 0.0, GAINS, dict.fromkeys(GAINS, 2.0))
+    near = Closeness(CentroidTable(known.leaves, Metric.COSINE), QUERY, Calibration((depth,), 1_000_100))
+    route = plan(Wish(recall_target=0.9), by_cluster(2), known, near).route
+    assert sorted(p.path for p in route.partitions) == probed
