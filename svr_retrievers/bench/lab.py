@@ -19,7 +19,8 @@ from svr_retrievers.bench.sizes import DIMENSIONS, Size
 if TYPE_CHECKING:
     from svr_retrievers import Collection, SVRClient
 
-ROWS_A_PARTITION = 16_000
+ROWS_A_PARTITION, ROWS_OF_MANY = 4_000, 16_000
+"""Of a million rows, partitions of 4,000 would cut each topic into four."""
 ROWS_A_TEXT_PARTITION = 2_500
 
 
@@ -57,7 +58,7 @@ class Lab:
 
         self.say(f"generating {self.size.million:,} vectors")
         made = corpus(self.size.million, 0, self.size.asked, seed=self.seed + 3, dimensions=DIMENSIONS)
-        arena = self._arena("million", made, max(4, self.size.million // ROWS_A_PARTITION))
+        arena = self._arena("million", made, max(4, self.size.million // ROWS_OF_MANY))
         arena.index = hnsw(min_rows=500)
         return arena
 

@@ -261,7 +261,11 @@ def by_hash(n: int, field: str | None = None) -> Scheme:
 
 
 def by_cluster(k: int) -> Scheme:
-    """`k` partitions of similar vectors, found by k-means over the first vectors that suffice for it."""
+    """`k` partitions of similar vectors, found by k-means over the first vectors that suffice for it.
+
+    Clusters pay where each holds thousands of rows, and cost where they cut through topics: as many as there are
+    topics is a good number.
+    """
     _check_count(k, "k", 1, 10_000)
     return Scheme((ClusterLevel(k),))
 

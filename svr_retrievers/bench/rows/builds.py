@@ -20,9 +20,9 @@ ONCE_FROM = 500_000
 def measure(lab: Lab) -> Finding:
     """The same rows, HNSW with m 16 and ef_construction 64, all cores. The big table: CREATE INDEX with a worker
     for each further core and 4 GB of memory. Ours: the collection is loaded, its indexes are dropped, and
-    `build_indexes()` builds them all. Partitions hold about 16,000 rows. Up to half a million rows each is built
-    twice, in turn, and the median counts. What a whole `refresh()` takes besides, which also counts rows and
-    measures centroids, recall and costs anew, is told as well.
+    `build_indexes()` builds them all. Partitions hold about 4,000 rows, 16,000 of a million. Up to half a million
+    rows each is built twice, in turn, and the median counts. What a whole `refresh()` takes besides, which also
+    counts rows and measures centroids, recall and costs anew, is told as well.
     """
     checks: list[Check] = []
     medians: dict[str, JsonValue] = {"cores": cores()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from svr_retrievers.bench import ours
 from svr_retrievers.bench.arena import Arena
 from svr_retrievers.bench.data import Corpus, corpus
-from svr_retrievers.bench.lab import ROWS_A_PARTITION, Lab
+from svr_retrievers.bench.lab import ROWS_OF_MANY, Lab
 from svr_retrievers.bench.record import Check, Finding
 from svr_retrievers.bench.sizes import DIMENSIONS
 from svr_retrievers.bench.timing import Ask, interleave
@@ -65,4 +65,4 @@ def _part(lab: Lab, large: Arena) -> Arena:
 
 
 def _each(largest: int) -> int:
-    return SMALL_PARTITION if largest <= 200_000 else ROWS_A_PARTITION
+    return SMALL_PARTITION if largest <= 200_000 else ROWS_OF_MANY
