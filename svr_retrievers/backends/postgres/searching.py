@@ -103,8 +103,9 @@ class Reads(Database):
 
     def _iterates(self, ref: CollectionRef, query: Query) -> bool:
         """Whether a graph may have to look beyond its candidates: half of them may be of rows deleted since."""
-        enough = self._ef_search(ref, query) >= 2 * query.limit
-        return not (query.alone and query.filter == ALL and enough)
+        if ref.config.index.kind != "hnsw" or not query.alone or query.filter != ALL:
+            return True
+        return self._ef_search(ref, query) < 2 * query.limit
 
     def _ef_search(self, ref: CollectionRef, query: Query) -> int:
         tables = self.tables(ref)
