@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import logging
 import traceback
 from collections.abc import Iterator
@@ -385,7 +386,7 @@ def test_order_and_limit_reach_each_server(client: SVRClient, topics: list[str] 
         assert "ORDER BY (embedding OPERATOR(public.<=>)" in line
         assert line.endswith("LIMIT 7::bigint")
         assert "part = ANY" in line
-    assert "0." not in plan.replace("'0'::double precision", ""), "a vector is shown"
+    assert not re.search(r"(?<![0-9a-f])0\.\d", plan), "a vector is shown"
 
 
 def test_an_exact_search_is_ranked_there_too(client: SVRClient) -> None:
