@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import logging
+import re
 import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
