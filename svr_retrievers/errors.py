@@ -18,8 +18,12 @@ SVRError
 │   ├── ConnectionFailed
 │   │   └── AuthenticationFailed
 │   ├── ExtensionMissing
+│   ├── IndexFailed                   the server gave up building a search index
+│   ├── IndexLimitReached             the deployment's tier allows no further search index
 │   ├── PermissionDenied
 │   ├── SchemaTooNew
+│   ├── SearchUnavailable             the MongoDB server has no vector search
+│   ├── ServerTooOld
 │   └── WriteConflict                 the partition map kept changing under a write
 ├── SearchError
 │   ├── PartitionFailed               a partition could not be searched
@@ -148,6 +152,22 @@ class AuthenticationFailed(ConnectionFailed):
 
 class ExtensionMissing(BackendError):
     code = "extension_missing"
+
+
+class IndexFailed(BackendError):
+    code = "index_failed"
+
+
+class IndexLimitReached(BackendError):
+    code = "index_limit"
+
+
+class SearchUnavailable(BackendError):
+    code = "search_unavailable"
+
+
+class ServerTooOld(BackendError):
+    code = "server_too_old"
 
 
 class PermissionDenied(BackendError):
