@@ -45,6 +45,20 @@ def case_insensitive_regex(pattern: str) -> str:
     return f"^{'.*'.join(parts)}$"
 
 
+def anchored_regex(pattern: str, *, ignore_case: bool) -> str:
+    r"""The pattern for an engine with `\z` and atomic groups, where `.` has to match every character.
+
+    Each `%` takes the first place where the rest fits and never tries another, as `like` does; so a
+    hostile pattern cannot stall it. Without `%` at the end the expression is anchored there as well.
+    """
+    first, *rest = ("".join(_atom(c, ignore_case=ignore_case) for c in part) for part in _split(pattern))
+    if not rest:
+        return rf"^{first}\z"
+    *middle, last = rest
+    steps = "".join(f"(?>.*?{part})" for part in middle if part)
+    return f"^{first}{steps}" + (rf".*{last}\z" if last else "")
+
+
 @lru_cache(maxsize=256)
 def _segments(pattern: str, ignore_case: bool) -> tuple[tuple[re.Pattern[str], int], ...]:
     """What stands between the `%` signs: each as an expression of fixed length, with that length."""

@@ -1,0 +1,1 @@
+"""MongoDB Atlas: a collection of documents with vector indexes, searched through `$vectorSearch`."""
