@@ -8,10 +8,16 @@ SVRError
 │   └── InvalidName                   a name that cannot be a name
 ├── NotFound (also LookupError)
 │   ├── CollectionNotFound
+│   ├── ConsumerNotFound
+│   ├── OperationNotFound
 │   ├── PartitionNotFound
 │   └── ServerNotFound
 ├── CollectionExists
 ├── CollectionMismatch                an existing collection was created with other settings
+├── Conflict                          somebody else changed it first: read it anew, then decide again
+│   └── OperationPending              an operation for the same cause is not finished
+├── LeaseLost                         the lease ran out, was released, or is another holder's by now
+├── EventsPruned                      events that were asked for are deleted: what followed from them must be checked
 ├── ConfigError
 │   └── MissingExtra                  an optional dependency is not installed
 ├── BackendError                      the database answered with an error
@@ -112,6 +118,14 @@ class CollectionNotFound(NotFound):
     code = "collection_not_found"
 
 
+class ConsumerNotFound(NotFound):
+    code = "consumer_not_found"
+
+
+class OperationNotFound(NotFound):
+    code = "operation_not_found"
+
+
 class PartitionNotFound(NotFound):
     code = "partition_not_found"
 
@@ -126,6 +140,38 @@ class CollectionExists(SVRError):
 
 class CollectionMismatch(SVRError):
     code = "collection_mismatch"
+
+
+class Conflict(SVRError):
+    """What the call was based on has changed since it was read."""
+
+    code = "conflict"
+
+
+class OperationPending(Conflict):
+    """An operation for the same cause is not finished; `number` is its number."""
+
+    code = "operation_pending"
+
+    def __init__(self, message: str, *, number: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.number = number
+
+
+class LeaseLost(SVRError):
+    """Who gets this must stop at once: another holder may be at work. Nothing was written."""
+
+    code = "lease_lost"
+
+
+class EventsPruned(SVRError):
+    """Events after the position are deleted, up to `pruned`; whoever depends on them starts anew from there."""
+
+    code = "events_pruned"
+
+    def __init__(self, message: str, *, pruned: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.pruned = pruned
 
 
 class ConfigError(SVRError):
