@@ -1,10 +1,10 @@
-"""The same filter over the same documents: the memory evaluator and PostgreSQL must agree on each one."""
+"""The same filter over the same documents: the memory evaluator and each database must agree on each one."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from functools import reduce
 
@@ -13,11 +13,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
+from pymongo import MongoClient
+from pymongo.collection import Collection
 
+from svr_retrievers.backends.mongodb.encoding import decode_metadata, encode_metadata, encode_typed
+from svr_retrievers.backends.mongodb.filters import Paths, compile_match
+from svr_retrievers.backends.mongodb.push import compile_push
 from svr_retrievers.backends.postgres.filters import COLUMN_TYPES, compile_filter
 from svr_retrievers.filters import FieldType, describe, evaluate, normalise_metadata, parse, typed_value
 
-pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CASES = int(os.environ.get("SVR_FILTER_CASES", "300"))
 
@@ -33,6 +38,7 @@ FIELDS = {
     "dotted.name": FieldType.INT,
 }
 COLUMNS = {name: f"c{index}" for index, name in enumerate(FIELDS)}
+PATHS = Paths("metadata", {name: f"svr.f.{column}" for name, column in COLUMNS.items()}, "svr.z")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +50,14 @@ def connection(postgres_url: str) -> Iterator[psycopg.Connection]:
         )
         connection.commit()
         yield connection
+
+
+@pytest.fixture(scope="module")
+def collection(mongodb_url: str) -> Iterator[Collection]:
+    with MongoClient(mongodb_url) as client:
+        collection = client.get_database("svr_filters").get_collection("documents")
+        yield collection
+        collection.drop()
 
 
 KEYS = [
@@ -59,6 +73,9 @@ KEYS = [
     "",
     "line\nbreak",
     "select",
+    "0",
+    "$ref",
+    "$id",
 ]
 TEXTS = [
     "",
@@ -278,13 +295,102 @@ def matching_in_postgres(
         return {row[0] for row in connection.execute(query, parameters)}
 
 
+def documents_of(stored: list[dict]) -> list[dict[str, object]]:
+    """As the MongoDB backend stores them."""
+    documents = []
+    for index, metadata in enumerate(stored):
+        body, original = encode_metadata(metadata)
+        typed = {
+            COLUMNS[name]: encode_typed(kind, typed_value(name, kind, metadata))
+            for name, kind in FIELDS.items()
+        }
+        fields = {column: value for column, value in typed.items() if value is not None}
+        missing = [column for column, value in typed.items() if value is None]
+        documents.append({"_id": index, "metadata": body, "svr": {"f": fields, "z": missing, "m": original}})
+    return documents
+
+
+def matching_in_mongodb(
+    collection: Collection, filter_: dict[str, object], stored: list[dict]
+) -> tuple[set[int], bool]:
+    """What the compiled filter finds, and whether it claims to be exact.
+
+    On the way each document read back is compared with the one written, and the part for `$vectorSearch`
+    with what it may leave out.
+    """
+    node = parse(filter_, FIELDS)
+    compiled, pushed = compile_match(node, PATHS), compile_push(node, PATHS)
+    collection.delete_many({})
+    collection.insert_many(documents_of(stored))
+    found = collection.aggregate([{"$match": compiled.match}]).to_list()
+    for row in found:
+        assert exactly(decode_metadata(row["metadata"], row["svr"]["m"])) == exactly(stored[row["_id"]])
+    matching = {row["_id"] for row in found}
+    let_through = {row["_id"] for row in collection.aggregate([{"$match": pushed.filter or {}}])}
+    wanted = matching_in_memory(filter_, stored)
+    assert let_through == wanted if pushed.exact else let_through >= wanted, pushed
+    return matching, compiled.exact
+
+
+def exactly(metadata: dict) -> str:
+    """Tells 1 from 1.0 and from True."""
+    return json.dumps(metadata, sort_keys=True)
+
+
 def matching_in_memory(filter_: dict[str, object], stored: list[dict]) -> set[int]:
     node = parse(filter_, FIELDS)
     typed = [{name: typed_value(name, kind, m) for name, kind in FIELDS.items()} for m in stored]
     return {i for i, metadata in enumerate(stored) if evaluate(node, metadata, typed[i])}
 
 
-@settings(
+FIXED_CASES = [
+    ([{"a": [[1]]}, {"a": [1]}, {"a": 1.0}, {"a": True}, {"a": [{"b": 1}]}], {"a": 1}),
+    ([{"a": [{"b": 1}, {}]}, {"a": []}, {"a": [[{"b": 1}]]}, {}], {"a.b": {"$ne": 1}}),
+    ([{"a": 1}, {"a": [1, 2]}, {"a": [[1]]}, {"a": []}], {"a": {"$contains": 1}}),
+    ([{"a": None}, {"a": "x"}, {"a": True}, {"a": [None, 0]}], {"a": {"$gt": -1}}),
+    ([{"a": [1, None]}, {"a": None}, {"a": [1]}, {"a": [[None]]}, {}], {"a": None}),
+    ([{"a": 1e23}, {"a": 10**23}, {"a": 99999999999999991611392}], {"a": 10**23}),
+    ([{"a": 1e23}, {"a": 10**23}], {"a": {"$in": [1e23]}}),
+    ([{"a": 2**53 + 1}, {"a": 2**53}], {"a": {"$gt": float(2**53)}}),
+    ([{"n": 1}, {"n": 2}, {}], {"n": {"$gt": 1.5}}),
+    ([{"n": 1}, {"n": 2}, {}], {"n": {"$lt": 1.5}}),
+    ([{"n": -1}, {"n": -2}, {}], {"n": {"$gte": -1.5}}),
+    ([{"n": -1}, {"n": -2}, {}], {"n": {"$lte": -1.5}}),
+    ([{"numbers": [0, 5]}, {"numbers": [9]}, {"numbers": []}, {}], {"numbers": {"$gt": 5}}),
+    ([{"numbers": [0, 5]}, {"numbers": [9]}, {"numbers": []}, {}], {"numbers": {"$gte": 6}}),
+    ([{"texts": ["b"]}, {"texts": ["B", "z"]}, {}], {"texts": {"$lt": "a"}}),
+    ([{"weights": [0.5]}, {"weights": [2]}, {}], {"weights": {"$lte": 1}}),
+    ([{"a": [[1]]}, {"a": [1]}, {"a": [[1], 1]}, {"a": [1.0]}, {"a": [True]}], {"a": [1]}),
+    ([{"a": [[1]]}, {"a": [1]}, {"a": [[1], 2]}, {"a": 1}, {"a": [None]}], {"a": {"$contains": 1}}),
+    ([{"a": [{"b": 1}]}, {"a": {"0": 1}}, {"a": [{"0": 1}]}, {"a": [1]}], {"a.0": {"$exists": True}}),
+    ([{"a": ["$b"], "b": "x"}, {"a": "$b"}, {"a": "x", "b": "x"}], {"": {"$ne": "$a"}, "a": "$b"}),
+    ([{"": ["$b"]}, {"": "$b"}, {"": {"": "$b"}}, {"b": 1}], {"": {"$in": ["$b", "$$ROOT"]}}),
+    ([{"a": 2**60}, {"a": float(2**60)}, {"a": 1152921504606847000}], {"a": 2**60}),
+    ([{"a": 2**60}, {"a": float(2**60)}, {"a": 1152921504606847000}], {"a": {"$gt": 2**60}}),
+    ([{"a": 10**40}, {"a": 10**40 + 1}, {"a": 1e40}, {"a": 2**1024 - 1}], {"a": {"$not": {"$gt": 10**40}}}),
+    ([{"a": 10**40}, {"a": 10**40 + 1}, {"a": 1e40}, {"a": [10**40]}], {"a": {"$contains": 10**40}}),
+    ([{"a": [10**40]}, {"a": [10**40 + 1]}, {"a": [1e40]}, {"a": []}], {"a": [10**40]}),
+    (
+        [{"a": 2**1024 - 1}, {"a": 1.7976931348623157e308}, {"a": -(2**1024) + 1}],
+        {"a": {"$gte": 2**1024 - 1}},
+    ),
+    ([{"a": {"$ref": "x", "$id": 1, "b": 2}}, {"a": {"$ref": "x", "$id": 1, "$db": None}}], {"a.b": 2}),
+    ([{"s": "a\n"}, {"s": "a"}, {"s": "\na"}, {"s": "A"}], {"s": {"$like": "a"}}),
+    ([{"s": "a\n"}, {"s": "a"}, {"s": "\na"}, {"s": "A"}], {"s": {"$ilike": "%a"}}),
+    ([{"f": 0.0}, {"f": -0.0}, {"f": 5e-324}, {}], {"f": {"$in": [-0.0, 2**1024 - 1]}}),
+    ([{"f": 0.0}, {"f": -0.0}, {"f": 5e-324}, {}], {"f": {"$lt": 2**1024 - 1}}),
+    ([{"texts": None}, {}, {"texts": []}, {"texts": [""]}], {"texts": {"$exists": False}}),
+    ([{"texts": None}, {}, {"texts": []}, {"texts": [""]}], {"texts": {"$not": {"$eq": []}}}),
+    ([{"a": 1}, {}], {"$or": []}),
+    ([{"a": 1}, {}], {"$nor": []}),
+]
+
+
+def fixed_cases(test: Callable[..., None]) -> Callable[..., None]:
+    return reduce(lambda inner, case: example(case=case)(inner), FIXED_CASES, test)
+
+
+GENERATED = settings(
     max_examples=CASES,
     deadline=None,
     suppress_health_check=[
@@ -293,22 +399,10 @@ def matching_in_memory(filter_: dict[str, object], stored: list[dict]) -> set[in
         HealthCheck.data_too_large,
     ],
 )
-@example(case=([{"a": [[1]]}, {"a": [1]}, {"a": 1.0}, {"a": True}, {"a": [{"b": 1}]}], {"a": 1}))
-@example(case=([{"a": [{"b": 1}, {}]}, {"a": []}, {"a": [[{"b": 1}]]}, {}], {"a.b": {"$ne": 1}}))
-@example(case=([{"a": 1}, {"a": [1, 2]}, {"a": [[1]]}, {"a": []}], {"a": {"$contains": 1}}))
-@example(case=([{"a": None}, {"a": "x"}, {"a": True}, {"a": [None, 0]}], {"a": {"$gt": -1}}))
-@example(case=([{"a": [1, None]}, {"a": None}, {"a": [1]}, {"a": [[None]]}, {}], {"a": None}))
-@example(case=([{"a": 1e23}, {"a": 10**23}, {"a": 99999999999999991611392}], {"a": 10**23}))
-@example(case=([{"a": 1e23}, {"a": 10**23}], {"a": {"$in": [1e23]}}))
-@example(case=([{"a": 2**53 + 1}, {"a": 2**53}], {"a": {"$gt": float(2**53)}}))
-@example(case=([{"n": 1}, {"n": 2}, {}], {"n": {"$gt": 1.5}}))
-@example(case=([{"n": 1}, {"n": 2}, {}], {"n": {"$lt": 1.5}}))
-@example(case=([{"n": -1}, {"n": -2}, {}], {"n": {"$gte": -1.5}}))
-@example(case=([{"n": -1}, {"n": -2}, {}], {"n": {"$lte": -1.5}}))
-@example(case=([{"numbers": [0, 5]}, {"numbers": [9]}, {"numbers": []}, {}], {"numbers": {"$gt": 5}}))
-@example(case=([{"numbers": [0, 5]}, {"numbers": [9]}, {"numbers": []}, {}], {"numbers": {"$gte": 6}}))
-@example(case=([{"texts": ["b"]}, {"texts": ["B", "z"]}, {}], {"texts": {"$lt": "a"}}))
-@example(case=([{"weights": [0.5]}, {"weights": [2]}, {}], {"weights": {"$lte": 1}}))
+
+
+@GENERATED
+@fixed_cases
 @given(case=cases)
 def test_memory_and_postgres_agree(
     connection: psycopg.Connection, case: tuple[list[dict[str, object]], dict[str, object]]
@@ -319,19 +413,53 @@ def test_memory_and_postgres_agree(
     assert matching_in_postgres(connection, filter_, stored) == in_memory, describe(parse(filter_, FIELDS))
 
 
-@settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.mongodb
+@GENERATED
+@fixed_cases
+@given(case=cases)
+def test_memory_and_mongodb_agree(
+    collection: Collection, case: tuple[list[dict[str, object]], dict[str, object]]
+) -> None:
+    rows, filter_ = case
+    stored = [normalise_metadata(row) for row in rows]
+    in_memory = matching_in_memory(filter_, stored)
+    matching, exact = matching_in_mongodb(collection, filter_, stored)
+    assert matching == in_memory if exact else matching >= in_memory, describe(parse(filter_, FIELDS))
+
+
+@GENERATED
 @given(pattern=patterns, subject=texts | st.text("aAéÉßſkKz\n%_\\", max_size=6))
-def test_patterns_agree(connection: psycopg.Connection, pattern: str, subject: str) -> None:
+def test_patterns_agree_in_postgres(connection: psycopg.Connection, pattern: str, subject: str) -> None:
+    patterns_agree(
+        pattern, subject, lambda filter_, stored: matching_in_postgres(connection, filter_, stored)
+    )
+
+
+@pytest.mark.mongodb
+@GENERATED
+@given(pattern=patterns, subject=texts | st.text("aAéÉßſkKz\n%_\\", max_size=6))
+def test_patterns_agree_in_mongodb(collection: Collection, pattern: str, subject: str) -> None:
+    def matching(filter_: dict[str, object], stored: list[dict]) -> set[int]:
+        found, exact = matching_in_mongodb(collection, filter_, stored)
+        assert exact
+        return found
+
+    patterns_agree(pattern, subject, matching)
+
+
+def patterns_agree(
+    pattern: str, subject: str, matching: Callable[[dict[str, object], list[dict]], set[int]]
+) -> None:
     if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
         pattern += "\\"
     stored = [normalise_metadata({"s": subject, "a": [subject], "texts": [subject]})]
     for operator in ("$like", "$ilike"):
         for field in ("s", "a", "texts"):
             filter_ = {field: {operator: pattern}}
-            assert matching_in_postgres(connection, filter_, stored) == matching_in_memory(filter_, stored)
+            assert matching(filter_, stored) == matching_in_memory(filter_, stored)
 
 
-@pytest.mark.parametrize(
+largest_filters = pytest.mark.parametrize(
     "filter_",
     [
         {"$or": [{"a": i} for i in range(9_999)]},
@@ -344,9 +472,21 @@ def test_patterns_agree(connection: psycopg.Connection, pattern: str, subject: s
     ],
     ids=["or", "and", "in", "lists", "not", "path", "key"],
 )
-def test_the_largest_filters_run(connection: psycopg.Connection, filter_: dict[str, object]) -> None:
+
+
+@largest_filters
+def test_the_largest_filters_run_in_postgres(
+    connection: psycopg.Connection, filter_: dict[str, object]
+) -> None:
     stored = [normalise_metadata({"a": 1, "n": -1}), {}]
     assert matching_in_postgres(connection, filter_, stored) == matching_in_memory(filter_, stored)
+
+
+@pytest.mark.mongodb
+@largest_filters
+def test_the_largest_filters_run_in_mongodb(collection: Collection, filter_: dict[str, object]) -> None:
+    stored = [normalise_metadata({"a": 1, "n": -1}), {}]
+    assert matching_in_mongodb(collection, filter_, stored) == (matching_in_memory(filter_, stored), True)
 
 
 def test_filters_over_plain_columns_can_use_a_btree_index(connection: psycopg.Connection) -> None:
