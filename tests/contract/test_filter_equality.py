@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from functools import reduce
 
+import numpy as np
 import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -21,6 +23,9 @@ from svr_retrievers.backends.mongodb.filters import Paths, compile_match
 from svr_retrievers.backends.mongodb.push import compile_push
 from svr_retrievers.backends.postgres.filters import COLUMN_TYPES, compile_filter
 from svr_retrievers.filters import FieldType, describe, evaluate, normalise_metadata, parse, typed_value
+from svr_retrievers.testing.mongodb.documents import MISSING
+from svr_retrievers.testing.mongodb.filters import cell
+from svr_retrievers.testing.mongodb.filters import parse as search_filter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -54,7 +59,7 @@ def connection(postgres_url: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture(scope="module")
 def collection(mongodb_url: str) -> Iterator[Collection]:
-    with MongoClient(mongodb_url) as client:
+    with MongoClient(mongodb_url, w=1, journal=False) as client:
         collection = client.get_database("svr_filters").get_collection("documents")
         yield collection
         collection.drop()
@@ -313,23 +318,60 @@ def documents_of(stored: list[dict]) -> list[dict[str, object]]:
 def matching_in_mongodb(
     collection: Collection, filter_: dict[str, object], stored: list[dict]
 ) -> tuple[set[int], bool]:
+    return found_in_mongodb(collection, filter_, stored_in_mongodb(collection, stored), stored)
+
+
+def stored_in_mongodb(collection: Collection, stored: list[dict]) -> list[dict[str, object]]:
+    """The documents, each read back and found to be what was given."""
+    documents = documents_of(stored)
+    collection.delete_many({})
+    collection.insert_many(documents)
+    for row in collection.find():
+        assert exactly(decode_metadata(row["metadata"], row["svr"]["m"])) == exactly(stored[row["_id"]])
+    return documents
+
+
+def found_in_mongodb(
+    collection: Collection, filter_: dict[str, object], documents: list[dict[str, object]], stored: list[dict]
+) -> tuple[set[int], bool]:
     """What the compiled filter finds, and whether it claims to be exact.
 
-    On the way each document read back is compared with the one written, and the part for `$vectorSearch`
-    with what it may leave out.
+    On the way the part for `$vectorSearch` is asked, of the server and of the engine's stand-in, whether it
+    leaves out what it must not.
     """
     node = parse(filter_, FIELDS)
     compiled, pushed = compile_match(node, PATHS), compile_push(node, PATHS)
-    collection.delete_many({})
-    collection.insert_many(documents_of(stored))
-    found = collection.aggregate([{"$match": compiled.match}]).to_list()
-    for row in found:
-        assert exactly(decode_metadata(row["metadata"], row["svr"]["m"])) == exactly(stored[row["_id"]])
-    matching = {row["_id"] for row in found}
-    let_through = {row["_id"] for row in collection.aggregate([{"$match": pushed.filter or {}}])}
     wanted = matching_in_memory(filter_, stored)
-    assert let_through == wanted if pushed.exact else let_through >= wanted, pushed
-    return matching, compiled.exact
+    given = pushed.filter or {}
+    for let_through in (ids(collection.find(given, {"_id": 1})), searched(given, documents)):
+        assert let_through == wanted if pushed.exact else let_through >= wanted, pushed
+    return ids(collection.aggregate([{"$match": compiled.match}, {"$project": {"_id": 1}}])), compiled.exact
+
+
+def ids(rows: Iterable[dict]) -> set[int]:
+    return {row["_id"] for row in rows}
+
+
+@dataclass
+class Columns:
+    """Documents as the stand-in's filters read them."""
+
+    documents: list[dict[str, object]]
+
+    def all(self) -> np.ndarray:
+        return np.ones(len(self.documents), bool)
+
+    def mask(self, path: str, key: bytes, test: Callable[[object], bool]) -> np.ndarray:
+        def value(document: object) -> object:
+            return reduce(lambda inner, name: inner.get(name, MISSING), path.split("."), document)
+
+        return np.array([test(cell(value(document))) for document in self.documents])
+
+
+def searched(filter_: dict[str, object], documents: list[dict[str, object]]) -> set[int]:
+    """What a search's filter lets through; it raises what Atlas would refuse."""
+    tree = search_filter(filter_, {*PATHS.typed.values(), PATHS.missing})
+    return set(np.flatnonzero(tree(Columns(documents))).tolist())
 
 
 def exactly(metadata: dict) -> str:
@@ -427,36 +469,36 @@ def test_memory_and_mongodb_agree(
     assert matching == in_memory if exact else matching >= in_memory, describe(parse(filter_, FIELDS))
 
 
+def pattern_filters(pattern: str) -> list[dict[str, object]]:
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        pattern += "\\"
+    return [{field: {op: pattern}} for op in ("$like", "$ilike") for field in ("s", "a", "texts", "")]
+
+
+def documents_with(subject: str) -> list[dict]:
+    return [normalise_metadata({"s": subject, "a": [subject], "texts": [subject], "": subject})]
+
+
+subjects = texts | st.text("aAéÉßſkKz\n%_\\", max_size=6)
+
+
 @GENERATED
-@given(pattern=patterns, subject=texts | st.text("aAéÉßſkKz\n%_\\", max_size=6))
+@given(pattern=patterns, subject=subjects)
 def test_patterns_agree_in_postgres(connection: psycopg.Connection, pattern: str, subject: str) -> None:
-    patterns_agree(
-        pattern, subject, lambda filter_, stored: matching_in_postgres(connection, filter_, stored)
-    )
+    stored = documents_with(subject)
+    for filter_ in pattern_filters(pattern):
+        assert matching_in_postgres(connection, filter_, stored) == matching_in_memory(filter_, stored)
 
 
 @pytest.mark.mongodb
 @GENERATED
-@given(pattern=patterns, subject=texts | st.text("aAéÉßſkKz\n%_\\", max_size=6))
+@given(pattern=patterns, subject=subjects)
 def test_patterns_agree_in_mongodb(collection: Collection, pattern: str, subject: str) -> None:
-    def matching(filter_: dict[str, object], stored: list[dict]) -> set[int]:
-        found, exact = matching_in_mongodb(collection, filter_, stored)
-        assert exact
-        return found
-
-    patterns_agree(pattern, subject, matching)
-
-
-def patterns_agree(
-    pattern: str, subject: str, matching: Callable[[dict[str, object], list[dict]], set[int]]
-) -> None:
-    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
-        pattern += "\\"
-    stored = [normalise_metadata({"s": subject, "a": [subject], "texts": [subject]})]
-    for operator in ("$like", "$ilike"):
-        for field in ("s", "a", "texts"):
-            filter_ = {field: {operator: pattern}}
-            assert matching(filter_, stored) == matching_in_memory(filter_, stored)
+    stored = documents_with(subject)
+    documents = stored_in_mongodb(collection, stored)
+    for filter_ in pattern_filters(pattern):
+        found = found_in_mongodb(collection, filter_, documents, stored)
+        assert found == (matching_in_memory(filter_, stored), True)
 
 
 largest_filters = pytest.mark.parametrize(
