@@ -38,8 +38,8 @@ MAX_FILTER_FIELDS = 200
 class AsyncSVRClient:
     """A connection to one store of collections. Use it from the event loop that opened it.
 
-    `url` is `postgresql://...`, or `memory://` for an exact store in this process; without one the
-    embedded PostgreSQL is used, with its data in `path` (a folder per user by default). Opening is
+    `url` is `postgresql://...`, `mongodb+srv://...` for Atlas, or `memory://` for an exact store in this process;
+    without one the embedded PostgreSQL is used, with its data in `path` (a folder per user by default). Opening is
     lazy; `open()` or `async with` does it at once.
     """
 
@@ -70,7 +70,11 @@ class AsyncSVRClient:
 
     @property
     def backend(self) -> str:
-        return "memory" if self._url is not None and self._url.startswith("memory:") else "postgres"
+        if self._url is None:
+            return "postgres"
+        if is_mongodb(self._url):
+            return "mongodb"
+        return "memory" if self._url.startswith("memory:") else "postgres"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -203,7 +207,7 @@ class AsyncSVRClient:
         """
         registry = registry_of(await self._opened())
         checked = _checked_url(url)
-        if checked is None or checked.startswith("memory:"):
+        if checked is None or not checked.startswith("postgres"):
             raise ConfigError("A server is PostgreSQL.", hint="postgresql://user:password@host:5432/database")
         return await registry.add_server(check_name(name, "name"), checked)
 
@@ -221,10 +225,23 @@ class AsyncSVRClient:
         await registry_of(await self._opened()).remove_server(check_name(name, "name"), lost=lost)
 
 
+def is_mongodb(url: str) -> bool:
+    return url.startswith(("mongodb://", "mongodb+srv://"))
+
+
 def make_backend(url: str | None, path: Path | None, settings: Settings) -> Backend:
     """The backend for a URL; drivers are imported only now. Raises MissingExtra."""
     if url is not None and url.startswith("memory:"):
         return MemoryBackend()
+    if url is not None and is_mongodb(url):
+        try:
+            from svr_retrievers.backends.mongodb import MongoBackend
+        except ImportError as error:
+            raise MissingExtra(
+                f"The MongoDB driver is not installed ({error.name}).",
+                hint='Install it: pip install "svr-retrievers[mongodb]"',
+            ) from None
+        return MongoBackend(url, settings)
     try:
         from svr_retrievers.backends.postgres import PostgresBackend
     except ImportError as error:
@@ -262,6 +279,7 @@ def make_config(
     if index is not None and not isinstance(index, IndexSpec):
         raise InputError(f"index must be hnsw(), ivfflat() or flat(), not {type(index).__name__}.")
     check_fits(index or IndexSpec(), Metric(metric))
+    _check_offered(index or IndexSpec(), backend)
     return CollectionConfig(
         name=checked,
         dimensions=dimensions,
@@ -272,6 +290,22 @@ def make_config(
         servers=_servers(servers, backend),
         recall_target=check_fraction("recall_target", recall_target),
     )
+
+
+def _check_offered(spec: IndexSpec, backend: Backend) -> None:
+    """Raises InputError for what only other backends can do."""
+    can = backend.capabilities
+    for what, asked, offered in (
+        ("index", spec.kind, can.index_kinds),
+        ("quantization", spec.quantization, can.quantizations),
+        ("vectors", spec.vectors, can.stored_vectors),
+        ("mode", spec.mode, can.index_modes),
+    ):
+        if asked not in offered:
+            raise InputError(
+                f"{what}={asked!r} is not to be had on the {backend.name} backend.",
+                hint=f"It offers {', '.join(map(repr, offered))}.",
+            )
 
 
 def _servers(given: Sequence[str], backend: Backend) -> tuple[str, ...]:
@@ -365,10 +399,11 @@ def _checked_url(url: object) -> str | None:
         raise InputError(
             f"url must be text, not {type(url).__name__}.", hint="postgresql://user@host/database"
         )
-    if not url.startswith(("postgresql://", "postgres://", "memory:")):
+    if not url.startswith(("postgresql://", "postgres://", "memory:")) and not is_mongodb(url):
         scheme = url.partition("://")[0] if "://" in url else "(none)"
         raise ConfigError(
             f"No backend serves URLs of the scheme {scheme[:20]!r}.",
-            hint="Use postgresql://user@host/database, memory://, or no URL for the embedded server.",
+            hint="Use postgresql://user@host/database, mongodb+srv://user@cluster/database, memory://, or no URL "
+            "for the embedded server.",
         )
     return url

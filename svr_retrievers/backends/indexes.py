@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from svr_retrievers.errors import ConfigError, InputError
 from svr_retrievers.model import JsonValue, Metric
@@ -14,7 +14,11 @@ EXACT_BELOW_ROWS = 1_000
 dimensions, 4 times slower at 8,000) and needs no build."""
 
 
-Quantization: TypeAlias = Literal["none", "half", "binary"]
+Quantization: TypeAlias = Literal["none", "half", "scalar", "binary"]
+Stored: TypeAlias = Literal["float32", "int8", "bit"]
+IndexMode: TypeAlias = Literal["auto", "views", "source", "fields"]
+_SINCE_FIRST = {"vectors": "float32", "mode": "auto"}
+"""Settings that came later: left out of what is stored while they say nothing, so that older releases read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,11 @@ class IndexSpec:
     min_rows: int = EXACT_BELOW_ROWS
     quantization: Quantization = "none"
     rescore: int | None = None
+    vectors: Stored = "float32"
+    mode: IndexMode = "auto"
 
     def to_json(self) -> dict[str, JsonValue]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if _SINCE_FIRST.get(name) != value}
 
     @staticmethod
     def from_json(body: Mapping[str, JsonValue]) -> IndexSpec:
@@ -63,6 +69,8 @@ def hnsw(
     min_rows: int = EXACT_BELOW_ROWS,
     quantization: Quantization = "none",
     rescore: int | None = None,
+    vectors: Stored = "float32",
+    mode: IndexMode = "auto",
 ) -> IndexSpec:
     """A graph per partition of at least `min_rows` rows; smaller ones are searched exactly.
 
@@ -74,6 +82,12 @@ def hnsw(
     then names `rescore` times `limit` candidates (default 4 for half, 20 for binary), which are put in order by
     their full vectors. Both need metric cosine. Vectors of 2,001 to 4,000 dimensions can only be indexed by one
     of them, and get `"half"` unless told otherwise; longer ones only by `"binary"`.
+
+    On MongoDB: `quantization` is `"scalar"` (8 bits a number) or `"binary"`, and the server does the rescoring. `vectors`
+    says how vectors are stored: `"float32"`, `"int8"` (whole numbers from -128 to 127) or `"bit"` (0 and 1, in
+    multiples of eight, with metric l2: its square is the Hamming distance). `mode` says how partitions are indexed:
+    `"source"` in one index that filters by partition, `"views"` with an index of their own for large ones, `"fields"`
+    with a vector field of their own in one index, `"auto"` as the deployment allows.
     """
     _within("m", m, 2, 100)
     _within("ef_construction", ef_construction, 4, 1000)
@@ -89,6 +103,8 @@ def hnsw(
         min_rows=min_rows,
         quantization=_checked_quantization(quantization, rescore),
         rescore=rescore,
+        vectors=_checked_stored(vectors),
+        mode=_checked_mode(mode),
     )
 
 
@@ -122,7 +138,12 @@ def ivfflat(
 
 def check_fits(spec: IndexSpec, metric: Metric) -> None:
     """Raises InputError for an index that this metric cannot use."""
-    if spec.quantization != "none" and metric is not Metric.COSINE:
+    if spec.vectors == "bit" and metric is not Metric.L2:
+        raise InputError(
+            f"Vectors of bits need metric 'l2', not {metric.value!r}.",
+            hint="Its square is the Hamming distance.",
+        )
+    if spec.quantization in ("half", "binary") and metric is not Metric.COSINE:
         raise InputError(
             f"quantization={spec.quantization!r} needs metric 'cosine', not {metric.value!r}: it keeps the direction "
             "of a vector, not its length.",
@@ -131,8 +152,8 @@ def check_fits(spec: IndexSpec, metric: Metric) -> None:
 
 
 def _checked_quantization(quantization: Quantization, rescore: int | None) -> Quantization:
-    if quantization not in ("none", "half", "binary"):
-        raise InputError(f"quantization must be 'none', 'half' or 'binary', not {quantization!r}.")
+    if quantization not in get_args(Quantization):
+        raise InputError(f"quantization must be 'none', 'half', 'scalar' or 'binary', not {quantization!r}.")
     if rescore is not None:
         _within("rescore", rescore, 1, 1000)
         if quantization == "none":
@@ -143,9 +164,21 @@ def _checked_quantization(quantization: Quantization, rescore: int | None) -> Qu
     return quantization
 
 
-def flat() -> IndexSpec:
-    """No approximate index: every search is exact."""
-    return IndexSpec("flat")
+def _checked_stored(vectors: Stored) -> Stored:
+    if vectors not in get_args(Stored):
+        raise InputError(f"vectors must be 'float32', 'int8' or 'bit', not {vectors!r}.")
+    return vectors
+
+
+def _checked_mode(mode: IndexMode) -> IndexMode:
+    if mode not in get_args(IndexMode):
+        raise InputError(f"mode must be 'auto', 'views', 'source' or 'fields', not {mode!r}.")
+    return mode
+
+
+def flat(*, vectors: Stored = "float32", mode: IndexMode = "auto") -> IndexSpec:
+    """No approximate index: every search is exact. `vectors` and `mode` as in `hnsw`."""
+    return IndexSpec("flat", vectors=_checked_stored(vectors), mode=_checked_mode(mode))
 
 
 def _within(argument: str, value: object, low: int, high: int) -> None:

@@ -10,6 +10,7 @@ from itertools import islice
 
 import numpy as np
 
+from svr_retrievers.backends.distance import distances
 from svr_retrievers.backends.protocol import (
     Batch,
     Candidate,
@@ -175,7 +176,9 @@ class MemoryBackend:
             inserted.append(old is None)
         return Written(inserted, {p: len(members) for p, members in store.members.items()})
 
-    def shards(self, known: PartitionMap, partitions: Sequence[int]) -> list[tuple[int, ...]]:
+    def shards(
+        self, ref: CollectionRef, known: PartitionMap, partitions: Sequence[int]
+    ) -> list[tuple[int, ...]]:
         return [(p,) for p in partitions]
 
     async def search(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Page:
@@ -301,18 +304,6 @@ class MemoryBackend:
                 store.members.setdefault(targets[target], {})[key] = None
             store.members[source] = {}
         store.map = PartitionMap(store.map.generation + 1, store.map.partitions)
-
-
-def distances(query: Vector, rows: Vector, metric: Metric) -> list[float]:
-    """The metric's distance of each row (n, d) from the query (d,), computed in 64 bits."""
-    wide, q = rows.astype(np.float64), query.astype(np.float64)
-    if metric is Metric.L2:
-        return [float(d) for d in np.linalg.norm(wide - q, axis=1)]
-    products = wide @ q
-    if metric is Metric.INNER_PRODUCT:
-        return [float(-p) for p in products]
-    lengths = np.linalg.norm(wide, axis=1) * np.linalg.norm(q)
-    return [float(d) for d in 1.0 - products / np.where(lengths == 0.0, 1.0, lengths)]
 
 
 def _select(

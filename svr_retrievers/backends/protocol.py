@@ -42,6 +42,11 @@ class Capabilities:
     explains: bool
     reads_without_loop: bool = False
     """Whether `search` may be driven on any thread that has no event loop."""
+    index_kinds: tuple[str, ...] = ("hnsw", "ivfflat", "flat")
+    quantizations: tuple[str, ...] = ("none", "half", "binary")
+    stored_vectors: tuple[str, ...] = ("float32",)
+    index_modes: tuple[str, ...] = ("auto",)
+    """What an `IndexSpec` may ask for here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +224,9 @@ class Backend(Protocol):
         """Raises StaleMap, DeadlineExceeded, PartitionFailed."""
         ...
 
-    def shards(self, known: PartitionMap, partitions: Sequence[int]) -> list[tuple[int, ...]]:
+    def shards(
+        self, ref: CollectionRef, known: PartitionMap, partitions: Sequence[int]
+    ) -> list[tuple[int, ...]]:
         """Groups of partitions that are best searched in one round trip each."""
         ...
 

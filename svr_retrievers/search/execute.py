@@ -60,7 +60,7 @@ class Engine:
     ) -> Answers:
         """The pages of these partitions, under the request's policy."""
         query = query_for(view, request, vector, planned, tuple(ids), seconds)
-        shards = self.backend.shards(view.map, ids)
+        shards = self.backend.shards(self.ref, view.map, ids)
         if len(shards) == 1:
             return Answers(pages=[await self._only(view, query)])
 

@@ -33,7 +33,7 @@ class Scripted:
     approximate: bool = False
     asked: list[Query] = field(default_factory=list)
 
-    def shards(self, known, partitions):
+    def shards(self, ref, known, partitions):
         return [(p,) for p in partitions]
 
     async def search(self, ref, known, query):

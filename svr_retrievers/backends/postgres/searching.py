@@ -25,7 +25,12 @@ _VECTOR_LITERAL = re.compile(r"'\[[^']*\]'(?=::(?:vector|halfvec))")
 class Reads(Database):
     """The calls of a backend that read."""
 
-    def shards(self, known: PartitionMap, partitions: Sequence[int]) -> list[tuple[int, ...]]:  # noqa: ARG002
+    def shards(
+        self,
+        ref: CollectionRef,  # noqa: ARG002
+        known: PartitionMap,  # noqa: ARG002
+        partitions: Sequence[int],
+    ) -> list[tuple[int, ...]]:
         return [tuple(partitions)]  # one server: one round trip
 
     async def search(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Page:

@@ -35,7 +35,12 @@ _LOCAL_SETTINGS = (
 class SpreadBackend(SpreadWrites):
     """One database that may place the partitions of a collection on further servers."""
 
-    def shards(self, known: PartitionMap, partitions: Sequence[int]) -> list[tuple[int, ...]]:
+    def shards(
+        self,
+        ref: CollectionRef,  # noqa: ARG002
+        known: PartitionMap,
+        partitions: Sequence[int],
+    ) -> list[tuple[int, ...]]:
         """A server each, so that one that fails leaves the others' answers."""
         groups: dict[str | None, list[int]] = {}
         for partition in partitions:
@@ -126,7 +131,7 @@ class SpreadBackend(SpreadWrites):
         if not ref.config.servers:
             return await super().explain(ref, known, query)
         plans = []
-        for partitions in self.shards(known, query.partitions):
+        for partitions in self.shards(ref, known, query.partitions):
             share = await self._share(ref, server_of(known, partitions[0]))
             asked, fetched = self._first(ref, known, share, replace(query, partitions=partitions))
             statement = share.search(asked, fetched)

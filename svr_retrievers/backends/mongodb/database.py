@@ -1,0 +1,106 @@
+"""An open deployment: its client, the control collections, and what is known of each collection's indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import anyio
+from pymongo.asynchronous.collection import AsyncCollection
+
+from svr_retrievers.backends.mongodb import connection
+from svr_retrievers.backends.mongodb.connection import Client, Deployment, Doc, translated
+from svr_retrievers.backends.mongodb.freshness import Freshness
+from svr_retrievers.backends.mongodb.layout import Layout, layout_of
+from svr_retrievers.backends.mongodb.targets import Physical, Target
+from svr_retrievers.backends.protocol import CollectionRef, MapState
+from svr_retrievers.control.mongodb import Catalog
+from svr_retrievers.errors import ClientClosed, ConnectionFailed
+from svr_retrievers.model import Partition, PartitionMap
+from svr_retrievers.settings import Settings
+
+
+class Database:
+    """One database of a MongoDB deployment."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._url = url
+        self._settings = settings
+        self._client: Client | None = None
+        self._found: Deployment | None = None
+        self._opened: Catalog | None = None
+        self._freshness = Freshness()
+        self._physical: dict[int, Physical] = {}
+
+    async def open(self) -> None:
+        client = connection.make_client(self._url, self._settings)
+        seconds = self._settings.connect_timeout_seconds
+        try:
+            database = connection.database_of(client, self._url)
+            with anyio.fail_after(seconds + 1):
+                self._found = await connection.examined(database, self._url)
+                catalog = Catalog(database, self._settings.db_schema)
+                with translated():
+                    await catalog.migrate()
+        except BaseException as error:
+            await client.close()
+            if isinstance(error, TimeoutError) and not isinstance(error, ConnectionFailed):
+                raise ConnectionFailed(
+                    f"Opening took longer than {seconds:g} s: the deployment does not answer.",
+                    hint="Try again, or raise SVR_CONNECT_TIMEOUT_SECONDS.",
+                ) from None
+            raise
+        self._client, self._opened = client, catalog
+
+    async def close(self) -> None:
+        await self._freshness.close()
+        if self._client is not None:
+            client, self._client = self._client, None
+            self._opened = None
+            await client.close()
+
+    @property
+    def _catalog(self) -> Catalog:
+        if self._opened is None:
+            raise ClientClosed("This client is closed.", hint="Make a new one.")
+        return self._opened
+
+    @property
+    def _deployment(self) -> Deployment:
+        assert self._found is not None
+        return self._found
+
+    def documents(self, ref: CollectionRef) -> AsyncCollection[Doc]:
+        return self._catalog.majority[self.documents_name(ref)]
+
+    def documents_name(self, ref: CollectionRef) -> str:
+        return f"{self._settings.db_schema}.documents.{ref.id}"
+
+    def named(self, target: Target, ref: CollectionRef) -> AsyncCollection[Doc]:
+        """What an index is over: a view, or the documents themselves."""
+        return self._catalog.majority[target.view or self.documents_name(ref)]
+
+    async def load(self, ref: CollectionRef) -> MapState:
+        return self.adopt(ref, *await self._catalog.load_map(ref))
+
+    def adopt(self, ref: CollectionRef, state: MapState, physical: Mapping[str, object]) -> MapState:
+        """Remembers how the collection is stored; the map with what that says of each partition's index."""
+        known = self._physical[ref.id] = Physical.of_json(physical)
+        for target in known.targets:
+            self._freshness.of(target.name).ready |= target.ready
+        ready = {target.partition for target in known.targets if target.ready}
+
+        def told(partition: Partition) -> Partition:
+            served = partition.id in ready or (None in ready and partition.holds_rows)
+            return replace(partition, stats=replace(partition.stats, indexed=served))
+
+        marked = PartitionMap(state.map.generation, [told(p) for p in state.map.partitions])
+        return replace(state, map=marked)
+
+    async def physical(self, ref: CollectionRef) -> Physical:
+        if ref.id not in self._physical:
+            await self.load(ref)
+        return self._physical[ref.id]
+
+    def layout(self, ref: CollectionRef, physical: Physical) -> Layout:
+        return layout_of(ref.config, physical.mode)

@@ -1,0 +1,228 @@
+"""The life of search indexes: made, waited for, watched, and never trusted before they were seen ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+import anyio
+import numpy as np
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import OperationFailure
+from pymongo.operations import SearchIndexModel
+
+from svr_retrievers.backends.mongodb import layout as lay
+from svr_retrievers.backends.mongodb import pipelines, targets
+from svr_retrievers.backends.mongodb.connection import Doc, translated
+from svr_retrievers.backends.mongodb.database import Database
+from svr_retrievers.backends.mongodb.freshness import MOST_LOOKED_AT, marks_of, probes
+from svr_retrievers.backends.mongodb.targets import Physical, Target
+from svr_retrievers.backends.protocol import CollectionRef
+from svr_retrievers.control.mongodb_fence import SLOT_BITS
+from svr_retrievers.errors import IndexFailed
+
+_POLL_SECONDS: Final = 0.05
+_SLOWEST_POLL_SECONDS: Final = 2.0
+_BAD_VALUE: Final = 2
+
+
+class SearchIndexes(Database):
+    """The calls that make, check and follow the search indexes of a collection."""
+
+    async def is_ready(self, ref: CollectionRef, target: Target) -> bool:
+        """Whether the index may be asked. Looked up once, and again by `recheck`."""
+        progress = self._freshness.of(target.name)
+        if progress.ready:
+            return True
+        if time.monotonic() - progress.looked_at > _SLOWEST_POLL_SECONDS / 4:
+            progress.looked_at = time.monotonic()
+            return await self.advance(ref, target)
+        return False
+
+    async def recheck(self, ref: CollectionRef, target: Target) -> bool:
+        """Whether the index is there, ready and as wanted, by the server's own word."""
+        physical = await self.physical(ref)
+        found = await self._listed(ref, target)
+        ready = found is not None and self._answers(found) and self._is_wanted(found, ref, physical)
+        self._freshness.of(target.name).ready = ready
+        return ready
+
+    def _is_wanted(self, found: Mapping[str, object], ref: CollectionRef, physical: Physical) -> bool:
+        definition = found.get("latestDefinition")
+        wanted = targets.definition(ref.config, self.layout(ref, physical), physical.fields)
+        return isinstance(definition, Mapping) and targets.is_defined(definition, wanted)
+
+    @staticmethod
+    def _answers(found: Mapping[str, object]) -> bool:
+        return found.get("status") == "READY" and bool(found.get("queryable"))
+
+    async def _listed(self, ref: CollectionRef, target: Target) -> Mapping[str, object] | None:
+        with translated(ref.config.name):
+            cursor = await self.named(target, ref).list_search_indexes(target.name)
+            return next(iter(await cursor.to_list()), None)
+
+    # How far it has come
+
+    def follow(self, ref: CollectionRef, target: Target) -> None:
+        """Looks at the index's progress beside the caller."""
+        self._freshness.nudge(target.name, lambda: self.advance(ref, target))
+
+    async def advance(self, ref: CollectionRef, target: Target) -> bool:
+        """Learns how far the index has come, from it and from other clients; whether it may be asked."""
+        progress = self._freshness.of(target.name)
+        if not progress.ready and not await self.recheck(ref, target):
+            return False
+        with translated(ref.config.name):
+            kept = await self._catalog.marks(ref)
+            progress.raised(kept.get(target.name, {}))
+            raised = progress.raised(await self._seen(ref, target))
+            if raised:
+                await self._catalog.save_marks(ref, target.name, raised)
+        if not target.ready:
+            await self._mark_ready(ref, target)
+        return True
+
+    async def waiting(self, ref: CollectionRef, target: Target) -> list[int]:
+        """Stamps of the newest rows that the index was not seen to hold."""
+        cursor = self.documents(ref).find(self._unseen(target), {"_id": 0, lay.STAMP: 1})
+        cursor = cursor.sort(lay.STAMP, -1).limit(MOST_LOOKED_AT)
+        return [lay.number(lay.own(found)["w"]) async for found in cursor]
+
+    async def _seen(self, ref: CollectionRef, target: Target) -> dict[int, int]:
+        asked = probes(await self.waiting(ref, target))
+        if not asked:
+            return {}
+        physical = await self.physical(ref)
+        layout = self.layout(ref, physical)
+        vector = np.zeros(ref.config.dimensions, dtype=np.float32)
+        vector[0] = 1.0
+        found: list[int] = []
+        for path in self._vector_paths(ref, physical):
+            stages = pipelines.probe(target.name, path, layout.bound_vector(vector), asked)
+            cursor = await self.named(target, ref).aggregate(stages)
+            found += [lay.number(each["w"]) async for each in cursor]
+        return marks_of(found)
+
+    def _vector_paths(self, ref: CollectionRef, physical: Physical) -> list[str]:
+        layout = self.layout(ref, physical)
+        if physical.mode == "fields":
+            return [layout.vector_path(p) for p in physical.fields]
+        return [lay.VECTOR]
+
+    async def _mark_ready(self, ref: CollectionRef, target: Target) -> None:
+        """Told to everyone with the next map; answers do not depend on it, so it makes no generation."""
+        await self._catalog.save_target(ref, replace(target, ready=True).to_json())
+        known = self._physical.get(ref.id)
+        if known is not None:
+            self._physical[ref.id] = known.with_target(replace(target, ready=True))
+
+    # Making and waiting
+
+    async def create_index(self, ref: CollectionRef, physical: Physical, target: Target) -> None:
+        """Asks for the index; it is built in the server's own time. Raises IndexLimitReached."""
+        wanted = targets.definition(ref.config, self.layout(ref, physical), physical.fields)
+        source = self.named(target, ref)
+
+        async def create(definition: Doc) -> None:
+            await source.create_search_index(SearchIndexModel(definition, target.name, "vectorSearch"))
+
+        await self._as_offered(ref, wanted, create)
+
+    async def update_index(self, ref: CollectionRef, physical: Physical, target: Target) -> None:
+        wanted = targets.definition(ref.config, self.layout(ref, physical), physical.fields)
+        source = self.named(target, ref)
+
+        async def update(definition: Doc) -> None:
+            await source.update_search_index(target.name, definition)
+
+        await self._as_offered(ref, wanted, update)
+
+    async def _as_offered(
+        self, ref: CollectionRef, wanted: Doc, send: Callable[[Doc], Awaitable[None]]
+    ) -> None:
+        """Sends the definition, without flat indexes and settings of the graph where the server knows none."""
+        with translated(ref.config.name):
+            try:
+                await send(wanted)
+            except OperationFailure as error:
+                simple = targets.plain(wanted)
+                if error.code != _BAD_VALUE or simple == wanted:
+                    raise
+                await send(simple)
+
+    async def wait_ready(
+        self, ref: CollectionRef, target: Target, told: Callable[[float], None] | None = None
+    ) -> None:
+        """Until the index is ready, queryable and as wanted. Raises IndexFailed with the server's reason."""
+        pause = _POLL_SECONDS
+        while not await self.recheck(ref, target):
+            found = await self._listed(ref, target)
+            if found is None:
+                await self.create_index(ref, await self.physical(ref), target)
+            elif found.get("status") == "FAILED":
+                raise IndexFailed(
+                    f"The search index {target.name!r} of {ref.config.name!r} failed: {_reason(found)}",
+                    hint="Drop it, mend the cause, and call refresh().",
+                )
+            elif self._answers(found) and not self._is_wanted(found, ref, await self.physical(ref)):
+                await self.update_index(ref, await self.physical(ref), target)
+            if told is not None:
+                told(0.0)
+            await anyio.sleep(pause)
+            pause = min(_SLOWEST_POLL_SECONDS, pause * 1.5)
+
+    async def wait_caught_up(self, ref: CollectionRef, target: Target) -> None:
+        """Until the index holds every row that was written before this call."""
+        newest = await self._newest(ref, target)
+        pause = _POLL_SECONDS
+        while True:
+            await self.advance(ref, target)
+            marks = self._freshness.of(target.name).marks
+            behind = {slot for slot, number in newest.items() if marks.get(slot, 0) < number}
+            if not behind or not behind & marks_of(await self.waiting(ref, target)).keys():
+                return
+            await anyio.sleep(pause)
+            pause = min(_SLOWEST_POLL_SECONDS, pause * 1.5)
+
+    async def _newest(self, ref: CollectionRef, target: Target) -> dict[int, int]:
+        """The highest number of each slot among the rows that wait."""
+        slot = {"$floor": {"$divide": [f"${lay.STAMP}", 1 << SLOT_BITS]}}
+        stages: list[Doc] = [
+            {"$match": self._unseen(target)},
+            {"$group": {"_id": slot, "w": {"$max": f"${lay.STAMP}"}}},
+        ]
+        cursor = await self.documents(ref).aggregate(stages)
+        return marks_of([lay.number(each["w"]) async for each in cursor])
+
+    def _unseen(self, target: Target) -> Doc:
+        where: Doc = {"$or": pipelines.fresher(self._freshness.of(target.name).marks)}
+        if target.partition is not None:
+            return {"$and": [where, {lay.PARTITION: target.partition}]}
+        if target.excluded:
+            return {"$and": [where, {lay.PARTITION: {"$nin": list(target.excluded)}}]}
+        return where
+
+    async def drop_indexes(self, ref: CollectionRef, physical: Physical) -> None:
+        for target in physical.targets:
+            await self._drop_index(self.named(target, ref), target.name)
+            self._freshness.forget(target.name)
+
+    @staticmethod
+    async def _drop_index(source: AsyncCollection[Doc], name: str) -> None:
+        try:
+            await source.drop_search_index(name)
+        except OperationFailure as error:
+            if error.code not in (26, 27):  # neither the namespace nor the index is there any more
+                raise
+
+
+def _reason(found: Mapping[str, object]) -> str:
+    details = found.get("statusDetail")
+    for detail in details if isinstance(details, list) else []:
+        for part in ("stagedIndex", "mainIndex"):
+            there = detail.get(part) if isinstance(detail, Mapping) else None
+            if isinstance(there, Mapping) and there.get("message"):
+                return str(there["message"])
+    return str(found.get("message") or "no reason given")

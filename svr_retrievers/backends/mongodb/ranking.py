@@ -1,0 +1,97 @@
+"""Puts the documents that came back in order: exact distances from their own vectors, ties by key. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from svr_retrievers.backends.distance import distances
+from svr_retrievers.backends.mongodb import layout as lay
+from svr_retrievers.backends.mongodb.pipelines import FRESH, GENERATION
+from svr_retrievers.backends.protocol import Candidate, CollectionConfig, Query
+from svr_retrievers.filters import Node, evaluate, typed_values
+from svr_retrievers.model import JsonValue, Vector
+
+Found = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an aggregate answered: documents of the index and fresh ones, and the generation it saw.
+
+    `read` counts the documents before those went that only this side could see not to match.
+    """
+
+    indexed: Sequence[Found]
+    fresh: Sequence[Found]
+    generation: int | None
+    read: int = 0
+
+
+def sorted_out(found: Iterable[Found]) -> Answer:
+    indexed, fresh = [], []
+    generation = None
+    for each in found:
+        if GENERATION in each and "_id" not in each:
+            generation = lay.number(each[GENERATION])
+        elif each.get(FRESH):
+            fresh.append(each)
+        else:
+            indexed.append(each)
+    return Answer(indexed, fresh, generation, len(indexed) + len(fresh))
+
+
+def matching(found: Iterable[Found], node: Node, config: CollectionConfig) -> list[Found]:
+    """Those the filter holds for, decided as in memory: for filters that the server can only narrow down."""
+    kept = []
+    for each in found:
+        metadata = lay.metadata_of(each)
+        if evaluate(node, metadata, typed_values(config.fields, metadata)):
+            kept.append(each)
+    return kept
+
+
+def newest(found: Iterable[Found]) -> list[Found]:
+    """Each document once, in its newest version: one that is replaced meanwhile may be read twice."""
+    kept: dict[tuple[str, str], Found] = {}
+    for each in found:
+        name = lay.key_of(each)
+        other = kept.get(name)
+        if other is None or lay.number(lay.own(each)["v"]) > lay.number(lay.own(other)["v"]):
+            kept[name] = each
+    return list(kept.values())
+
+
+def ranked(found: Sequence[Found], query: Query, config: CollectionConfig) -> list[tuple[float, Found]]:
+    """By exact distance, equal ones by namespace and id."""
+    if not found:
+        return []
+    rows = np.stack([lay.vector_of(each, config.dimensions) for each in found])
+    far = distances(query.vector, rows, config.metric)
+    order = sorted(range(len(found)), key=lambda at: (far[at], lay.key_of(found[at])))
+    return [(far[at], found[at]) for at in order]
+
+
+def candidates(
+    best: Iterable[tuple[float, Found]], query: Query, config: CollectionConfig
+) -> tuple[Candidate, ...]:
+    return tuple(_candidate(far, each, query, config.dimensions) for far, each in best)
+
+
+def _candidate(far: float, found: Found, query: Query, dimensions: int) -> Candidate:
+    namespace, doc_id = lay.key_of(found)
+    own = lay.own(found)
+    metadata: dict[str, JsonValue] = lay.metadata_of(found)
+    vector: Vector | None = lay.vector_of(found, dimensions) if query.with_vectors else None
+    return Candidate(
+        namespace,
+        doc_id,
+        str(found.get("text") or ""),
+        metadata,
+        lay.number(own["v"]),
+        lay.number(own["p"]),
+        far,
+        vector,
+    )

@@ -1,0 +1,152 @@
+"""Listing, counting and sampling documents, and what refreshes learn from them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from svr_retrievers.backends.mongodb import layout as lay
+from svr_retrievers.backends.mongodb import ranking
+from svr_retrievers.backends.mongodb.connection import Doc, translated
+from svr_retrievers.backends.mongodb.filters import compile_match
+from svr_retrievers.backends.mongodb.pipelines import Rows
+from svr_retrievers.backends.mongodb.searching import Searches
+from svr_retrievers.backends.protocol import CollectionRef, Selection, StaleMap
+from svr_retrievers.filters.statistics import FilterStatistics, of_metadata
+from svr_retrievers.model import Document, PartitionMap, Vector
+
+_BATCH: Final = 1_000
+_SAMPLED_ROWS: Final = 1_000
+_KEYS_AT_ONCE: Final = 2_000
+
+
+class Reads(Searches):
+    """The calls that read documents without comparing vectors."""
+
+    async def check_generation(self, ref: CollectionRef, known: PartitionMap) -> None:
+        """Raises StaleMap, and CollectionNotFound when it was dropped."""
+        if await self._catalog.generation(ref) != known.generation:
+            raise StaleMap
+
+    async def find(
+        self,
+        ref: CollectionRef,
+        known: PartitionMap,
+        which: Selection,
+        *,
+        limit: int | None,
+        with_vectors: bool,
+    ) -> list[Document]:
+        size = ref.config.dimensions
+        found: list[Document] = []
+        if limit == 0:
+            return found
+        fields: Doc = {**lay.READ, lay.VECTOR: 1} if with_vectors else lay.READ
+        with translated(ref.config.name):
+            async for each in self._selected(ref, which, fields):
+                found.append(lay.document_of(each, size, with_vector=with_vectors))
+                if limit is not None and len(found) == limit:
+                    break
+            await self.check_generation(ref, known)
+        return found
+
+    async def count(self, ref: CollectionRef, known: PartitionMap, which: Selection) -> int:
+        rows = self._rows(ref, which)
+        with translated(ref.config.name):
+            await self.check_generation(ref, known)
+            if not rows.exact:
+                return len(await self.keys(ref, which))
+            total = 0
+            for condition in _conditions(rows, which.ids):
+                total += await self.documents(ref).count_documents(condition)
+            return total
+
+    async def keys(self, ref: CollectionRef, which: Selection) -> list[object]:
+        """The `_id` of every selected document, in order."""
+        exact = self._rows(ref, which).exact
+        fields: Doc = {"_id": 1} if exact else lay.READ
+        return [each["_id"] async for each in self._selected(ref, which, fields)]
+
+    def _rows(self, ref: CollectionRef, which: Selection) -> Rows:
+        physical = self._physical.get(ref.id)
+        layout = lay.layout_of(ref.config, physical.mode if physical is not None else "source")
+        match = compile_match(which.filter, layout.paths)
+        return Rows(which.namespace, which.partitions, match.match, match.exact)
+
+    async def _selected(
+        self, ref: CollectionRef, which: Selection, fields: Doc
+    ) -> AsyncIterator[ranking.Found]:
+        rows = self._rows(ref, which)
+        for condition in _conditions(rows, which.ids):
+            cursor = self.documents(ref).find(condition, fields, batch_size=_BATCH).sort("_id", 1)
+            part: list[ranking.Found] = []
+            async for each in cursor:
+                part.append(each)
+                if len(part) == _BATCH:
+                    for kept in self._kept(ref, rows, which, part):
+                        yield kept
+                    part = []
+            for kept in self._kept(ref, rows, which, part):
+                yield kept
+
+    @staticmethod
+    def _kept(
+        ref: CollectionRef, rows: Rows, which: Selection, part: list[ranking.Found]
+    ) -> list[ranking.Found]:
+        return part if rows.exact else ranking.matching(part, which.filter, ref.config)
+
+    async def sample(
+        self, ref: CollectionRef, known: PartitionMap, partitions: Sequence[int], rows_each: int
+    ) -> dict[int, Vector]:
+        layout = self.layout(ref, await self.physical(ref))
+        taken: dict[int, Vector] = {}
+        with translated(ref.config.name):
+            await self.check_generation(ref, known)
+            for partition in partitions:
+                stages: list[Doc] = [
+                    {"$match": {lay.PARTITION: partition}},
+                    {"$project": {layout.vector_path(partition): 1}},
+                    {"$sample": {"size": rows_each}},
+                ]
+                cursor = await self.documents(ref).aggregate(stages, batchSize=_BATCH, allowDiskUse=True)
+                rows = [lay.vector_of(each, layout.dimensions) async for each in cursor]
+                if rows:
+                    taken[partition] = np.stack(rows)
+        return taken
+
+    async def sample_keys(self, ref: CollectionRef, known: PartitionMap, rows: int) -> list[tuple[str, str]]:
+        with translated(ref.config.name):
+            await self.check_generation(ref, known)
+            stages: list[Doc] = [{"$project": {"_id": 1}}, {"$sample": {"size": rows}}]
+            cursor = await self.documents(ref).aggregate(stages)
+            return [lay.key_of(each) async for each in cursor]
+
+    async def measure_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
+        with translated(ref.config.name):
+            await self.check_generation(ref, known)
+            stages: list[Doc] = [{"$sample": {"size": _SAMPLED_ROWS}}, {"$project": lay.READ}]
+            sample = [lay.metadata_of(each) async for each in await self.documents(ref).aggregate(stages)]
+            spaces = await self._namespaces(ref)
+            rows = sum(spaces.values())
+            shares = {space: count / rows for space, count in spaces.items()} if rows else {}
+            found = FilterStatistics(of_metadata(sample, rows), rows=rows, namespaces=shares)
+            await self._catalog.save_field_statistics(ref, found)
+
+    async def _namespaces(self, ref: CollectionRef) -> dict[str, int]:
+        stages: list[Doc] = [{"$group": {"_id": f"${lay.NAMESPACE}", "rows": {"$sum": 1}}}]
+        cursor = await self.documents(ref).aggregate(stages)
+        return {str(each["_id"]): lay.number(each["rows"]) async for each in cursor}
+
+
+def _conditions(rows: Rows, ids: Sequence[str] | None) -> list[Doc]:
+    """The query, or several where more ids are asked for than one can hold; together in the order of ids."""
+    if ids is None:
+        return [rows.condition()]
+    asked = sorted(set(ids))
+    parts = [asked[at : at + _KEYS_AT_ONCE] for at in range(0, len(asked), _KEYS_AT_ONCE)]
+    return [
+        {"$and": [rows.condition(), {"_id": {"$in": [lay.key(rows.namespace, each) for each in part]}}]}
+        for part in parts
+    ]

@@ -1,0 +1,309 @@
+"""Searches: one aggregate where the index can be trusted, the documents themselves where it cannot."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import OperationFailure
+
+from svr_retrievers.backends.mongodb import layout as lay
+from svr_retrievers.backends.mongodb import pipelines, ranking
+from svr_retrievers.backends.mongodb.connection import Doc, translated
+from svr_retrievers.backends.mongodb.filters import compile_match
+from svr_retrievers.backends.mongodb.indexing import SearchIndexes
+from svr_retrievers.backends.mongodb.layout import Layout
+from svr_retrievers.backends.mongodb.pipelines import MOST_CANDIDATES, IndexSearch, Rows
+from svr_retrievers.backends.mongodb.push import Pushed, compile_push
+from svr_retrievers.backends.mongodb.ranking import Answer, Found
+from svr_retrievers.backends.mongodb.targets import Physical, Target
+from svr_retrievers.backends.protocol import CollectionRef, Page, Query, StaleMap
+from svr_retrievers.control.mongodb_fence import dropped
+from svr_retrievers.errors import DeadlineExceeded
+from svr_retrievers.model import Metric, PartitionMap
+
+MOST_FRESH = 2_000
+"""Rows that wait for their index are read up to this many by a search that need not be exact."""
+_SPARE = 10
+"""Hits asked for beyond the limit, for documents that were deleted or replaced since the index took them."""
+_MATCHES_READ = 2_000
+"""A filter that the index cannot apply is first answered from the documents, up to this many matches."""
+_WIDER = 8
+_BATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One search, prepared: over one index and the partitions that it serves."""
+
+    ref: CollectionRef
+    query: Query
+    generation: int
+    layout: Layout
+    target: Target
+    rows: Rows
+    push: Pushed
+    until: float | None
+
+    @property
+    def path(self) -> str:
+        return self.layout.vector_path(self.query.partitions[0])
+
+    @property
+    def fields(self) -> Doc:
+        return {**lay.READ, self.path: 1}
+
+    def milliseconds(self) -> int:
+        """What is left of the deadline, 0 where there is none. Raises DeadlineExceeded when nothing is left."""
+        if self.until is None:
+            return 0
+        left = self.until - time.perf_counter()
+        if left <= 0:
+            raise DeadlineExceeded("The search did not end in time.", hint="Raise timeout_seconds.")
+        return max(1, int(left * 1000))
+
+
+class Searches(SearchIndexes):
+    """The calls that compare vectors."""
+
+    def shards(
+        self,
+        ref: CollectionRef,
+        known: PartitionMap,  # noqa: ARG002
+        partitions: Sequence[int],
+    ) -> list[tuple[int, ...]]:
+        physical = self._physical.get(ref.id)
+        return [tuple(partitions)] if physical is None else physical.groups(partitions)
+
+    async def search(self, ref: CollectionRef, known: PartitionMap, query: Query) -> Page:
+        physical = await self.physical(ref)
+        groups = physical.groups(query.partitions)
+        with translated(ref.config.name):
+            pages = [
+                await self._page(self._asked(ref, known, replace(query, partitions=group), physical))
+                for group in groups
+            ]
+        return pages[0] if len(pages) == 1 else _joined(pages, query.limit)
+
+    def _asked(self, ref: CollectionRef, known: PartitionMap, query: Query, physical: Physical) -> Asked:
+        layout = self.layout(ref, physical)
+        match = compile_match(query.filter, layout.paths)
+        seconds = query.timeout_seconds
+        rows_there = sum(p.stats.rows for p in map(known.get, query.partitions) if p is not None)
+        few = rows_there <= max(ref.config.index.min_rows, 1) or ref.config.index.kind == "flat"
+        return Asked(
+            ref,
+            replace(query, exact=query.exact or few),
+            known.generation,
+            layout,
+            physical.of(query.partitions[0]),
+            Rows(query.namespace, query.partitions, match.match, match.exact),
+            compile_push(query.filter, layout.paths),
+            None if seconds is None else time.perf_counter() + seconds,
+        )
+
+    async def _page(self, asked: Asked) -> Page:
+        if not await self.is_ready(asked.ref, asked.target):
+            return await self._scanned(asked)
+        if not asked.push.exact:
+            few = await self._few_matches(asked, _MATCHES_READ)
+            if few is not None:
+                return few
+        try:
+            return await self._by_index(asked)
+        except OperationFailure as error:
+            if not _is_not_queryable(error):
+                raise
+            self._freshness.of(asked.target.name).ready = False
+            return await self._scanned(asked)
+
+    async def _by_index(self, asked: Asked) -> Page:
+        """Asks wider where hits were dropped after the index named them, then looks at the documents themselves."""
+        query = asked.query
+        limit = _first_limit(asked)
+        while True:
+            answer = await self._answer(asked, limit)
+            best = ranking.ranked(ranking.newest([*answer.indexed, *answer.fresh]), query, asked.ref.config)
+            enough = len(best) >= query.limit and len(answer.indexed) >= query.limit
+            if enough and _is_floored(best[query.limit - 1][0], asked):
+                return await self._scanned(asked)
+            if enough and not (query.exact and _is_cut(answer, best, asked, limit)):
+                return self._page_of(asked, best, exact=query.exact)
+            if not enough:
+                few = await self._few_matches(asked, query.limit + len(answer.fresh))
+                if few is not None:
+                    return few
+                if not answer.indexed and not await self.recheck(asked.ref, asked.target):
+                    return await self._scanned(asked)
+            if limit >= MOST_CANDIDATES:
+                return await self._scanned(asked)
+            limit = min(MOST_CANDIDATES, limit * _WIDER)
+
+    async def _answer(self, asked: Asked, limit: int) -> Answer:
+        query, ref = asked.query, asked.ref
+        progress = self._freshness.of(asked.target.name)
+        ask = IndexSearch(
+            asked.target.name,
+            asked.path,
+            asked.layout.bound_vector(query.vector),
+            limit,
+            None if query.exact else pipelines.candidates_for(limit, query.ef_search),
+            asked.push.filter,
+        )
+        stages = pipelines.search(
+            ask,
+            asked.rows,
+            pipelines.fresher(progress.marks),
+            asked.fields,
+            documents=self.documents_name(ref),
+            most_fresh=None if query.exact else MOST_FRESH,
+            generation=self._catalog.generation_stages(ref),
+            catalog=self._catalog.collections.name,
+        )
+        answer = await self._read(asked, self.named(asked.target, ref), stages)
+        if answer.fresh:
+            self.follow(ref, asked.target)
+        return answer
+
+    async def _read(self, asked: Asked, source: AsyncCollection[Doc], stages: list[Doc]) -> Answer:
+        cursor = await source.aggregate(stages, batchSize=_BATCH, maxTimeMS=asked.milliseconds())
+        answer = ranking.sorted_out([each async for each in cursor])
+        self._check_generation(asked, answer.generation)
+        return answer if asked.rows.exact else self._matching(asked, answer)
+
+    @staticmethod
+    def _check_generation(asked: Asked, found: int | None) -> None:
+        if found is None:
+            raise dropped(asked.ref)
+        if found != asked.generation:
+            raise StaleMap
+
+    @staticmethod
+    def _matching(asked: Asked, answer: Answer) -> Answer:
+        config, node = asked.ref.config, asked.query.filter
+        return replace(
+            answer,
+            indexed=ranking.matching(answer.indexed, node, config),
+            fresh=ranking.matching(answer.fresh, node, config),
+        )
+
+    @staticmethod
+    def _page_of(asked: Asked, best: Sequence[tuple[float, Found]], *, exact: bool) -> Page:
+        config, query = asked.ref.config, asked.query
+        return Page(ranking.candidates(best[: query.limit], query, config), exact=exact)
+
+    async def _few_matches(self, asked: Asked, most: int) -> Page | None:
+        """The exact answer where no more rows than that match; None where there are more."""
+        stages = self._scan(asked, asked.rows, asked.fields, most=most + 1)
+        answer = await self._read(asked, self.documents(asked.ref), stages)
+        if answer.read > most:
+            return None
+        best = ranking.ranked(ranking.newest(answer.indexed), asked.query, asked.ref.config)
+        return self._page_of(asked, best, exact=True)
+
+    def _scan(self, asked: Asked, rows: Rows, fields: Doc, *, most: int | None = None) -> list[Doc]:
+        return pipelines.scan(
+            rows,
+            fields,
+            most=most,
+            generation=self._catalog.generation_stages(asked.ref),
+            catalog=self._catalog.collections.name,
+        )
+
+    async def _scanned(self, asked: Asked) -> Page:
+        """Compares every row that matches, some at a time, and reads the texts of the closest then."""
+        self.follow(asked.ref, asked.target)
+        whole = not asked.rows.exact
+        fields: Doc = asked.fields if whole else {asked.path: 1, lay.PARTITION: 1, "svr.v": 1}
+        best: list[tuple[float, Found]] = []
+        generation: int | None = None
+        async for part in self._parts(asked, self._scan(asked, asked.rows, fields)):
+            answer = self._matching(asked, part) if whole else part
+            generation = part.generation if part.generation is not None else generation
+            found = ranking.newest([*(each for _, each in best), *answer.indexed])
+            best = ranking.ranked(found, asked.query, asked.ref.config)[: asked.query.limit]
+        self._check_generation(asked, generation)
+        return self._page_of(asked, best if whole else await self._completed(asked, best), exact=True)
+
+    async def _parts(self, asked: Asked, stages: list[Doc]) -> AsyncIterator[Answer]:
+        left = asked.milliseconds()
+        cursor = await self.documents(asked.ref).aggregate(stages, batchSize=_BATCH, maxTimeMS=left)
+        part: list[Found] = []
+        async for each in cursor:
+            part.append(each)
+            if len(part) == _BATCH:
+                yield ranking.sorted_out(part)
+                part = []
+        yield ranking.sorted_out(part)
+
+    async def _completed(
+        self, asked: Asked, best: Sequence[tuple[float, Found]]
+    ) -> list[tuple[float, Found]]:
+        """The same documents with their texts; one that was replaced meanwhile is ranked by what it is now."""
+        keys = [found["_id"] for _, found in best]
+        rows = replace(asked.rows, match={"$and": [asked.rows.match, {"_id": {"$in": keys}}]})
+        answer = await self._read(asked, self.documents(asked.ref), self._scan(asked, rows, asked.fields))
+        return ranking.ranked(answer.indexed, asked.query, asked.ref.config)
+
+    async def explain(self, ref: CollectionRef, known: PartitionMap, query: Query) -> str:
+        """The aggregates that the search begins with, and how far their indexes have come."""
+        physical = await self.physical(ref)
+        told = []
+        for group in physical.groups(query.partitions):
+            asked = self._asked(ref, known, replace(query, partitions=group), physical)
+            ready = await self.is_ready(ref, asked.target)
+            state = "ready" if ready else "not ready: every row is compared"
+            told.append(f"index {asked.target.name} ({state}) over {asked.target.view or 'the documents'}")
+            told.append(_shown(asked))
+        return "\n".join(told)
+
+
+def _shown(asked: Asked) -> str:
+    query = asked.query
+    ask = IndexSearch(
+        asked.target.name,
+        asked.path,
+        "[...]",
+        query.limit + _SPARE,
+        None if query.exact else pipelines.candidates_for(query.limit + _SPARE, query.ef_search),
+        asked.push.filter,
+    )
+    after = "" if asked.push.exact else "\n  then the rest of the filter, on the documents"
+    return "  " + json.dumps(ask.stage(asked.rows), default=str, ensure_ascii=False) + after
+
+
+def _first_limit(asked: Asked) -> int:
+    """The hits to ask the index for: more where the documents have to be filtered after it named them."""
+    wanted = asked.query.limit + _SPARE
+    known = asked.query.estimates
+    if not asked.push.exact and known is not None and known.shares:
+        share = max(min(known.shares.values()), 1e-3)
+        wanted = int(wanted / share)
+    return min(MOST_CANDIDATES, max(wanted, asked.query.limit))
+
+
+def _is_cut(answer: Answer, best: Sequence[tuple[float, Found]], asked: Asked, limit: int) -> bool:
+    """Whether the index may have left out a row that is as close as the last hit."""
+    if answer.read - len(answer.fresh) < min(limit, asked.query.limit + 1):
+        return False
+    last = best[asked.query.limit - 1][0]
+    return ranking.ranked(answer.indexed, asked.query, asked.ref.config)[-1][0] <= last
+
+
+def _is_floored(last: float, asked: Asked) -> bool:
+    """Scores of inner products end at 0, where the index orders rows no more: from an inner product of -1 down."""
+    return asked.ref.config.metric is Metric.INNER_PRODUCT and last >= 1.0
+
+
+def _joined(pages: Sequence[Page], limit: int) -> Page:
+    best = sorted(
+        (c for page in pages for c in page.candidates), key=lambda c: (c.distance, c.namespace, c.id)
+    )
+    return Page(tuple(best[:limit]), exact=all(page.exact for page in pages))
+
+
+def _is_not_queryable(error: OperationFailure) -> bool:
+    return "while in state" in str(error)

@@ -1,0 +1,163 @@
+"""The search indexes of a collection: which there are, what they hold, which partitions each serves. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, cast
+
+from svr_retrievers.backends.indexes import IndexSpec
+from svr_retrievers.backends.mongodb import layout as lay
+from svr_retrievers.backends.mongodb.layout import Doc, Layout, Mode
+from svr_retrievers.backends.protocol import CollectionConfig
+from svr_retrievers.model import JsonValue, Metric
+
+SIMILARITY: Final = {Metric.COSINE: "cosine", Metric.L2: "euclidean", Metric.INNER_PRODUCT: "dotProduct"}
+_QUANTIZATION: Final = {"none": "none", "scalar": "scalar", "binary": "binary"}
+_GRAPH: Final = IndexSpec()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One search index. `view`: the view it is over, None for the documents themselves.
+
+    `partition`: the only one it holds; None: all that have no index of their own. `excluded` are those that a
+    view over the rest leaves out. `ready`: it was seen answering with the wanted definition.
+    """
+
+    name: str
+    view: str | None = None
+    partition: int | None = None
+    excluded: tuple[int, ...] = ()
+    ready: bool = False
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {
+            "name": self.name,
+            "view": self.view,
+            "partition": self.partition,
+            "excluded": list(self.excluded),
+            "ready": self.ready,
+        }
+
+    @staticmethod
+    def of_json(body: Mapping[str, JsonValue]) -> Target:
+        return Target(
+            str(body["name"]),
+            cast("str | None", body["view"]),
+            cast("int | None", body["partition"]),
+            tuple(cast("list[int]", body["excluded"])),
+            bool(body["ready"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Physical:
+    """How a collection is stored: its mode, its indexes, and how many names they have used up."""
+
+    mode: Mode
+    targets: tuple[Target, ...]
+    named: int = 1
+    fields: tuple[int, ...] = ()
+    """In mode fields: the partitions whose fields the index's definition names."""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {
+            "mode": self.mode,
+            "targets": [target.to_json() for target in self.targets],
+            "named": self.named,
+            "fields": list(self.fields),
+        }
+
+    @staticmethod
+    def of_json(body: Mapping[str, object]) -> Physical:
+        targets = cast("list[Mapping[str, JsonValue]]", body["targets"])
+        return Physical(
+            cast("Mode", body["mode"]),
+            tuple(Target.of_json(target) for target in targets),
+            cast("int", body["named"]),
+            tuple(cast("list[int]", body["fields"])),
+        )
+
+    @property
+    def rest(self) -> Target:
+        """The index of all partitions that have none of their own."""
+        return next(target for target in self.targets if target.partition is None)
+
+    def of(self, partition: int) -> Target:
+        return next((t for t in self.targets if t.partition == partition), self.rest)
+
+    def groups(self, partitions: Iterable[int]) -> list[tuple[int, ...]]:
+        """The partitions that one aggregate can search together: those of one index and one vector field."""
+        if self.mode == "fields":
+            return [(partition,) for partition in partitions]
+        found: dict[str, list[int]] = {}
+        for partition in partitions:
+            found.setdefault(self.of(partition).name, []).append(partition)
+        return [tuple(group) for group in found.values()]
+
+    def with_target(self, target: Target) -> Physical:
+        others = tuple(t for t in self.targets if t.name != target.name)
+        return replace(self, targets=(*others, target))
+
+
+def index_name(collection: int, number: int) -> str:
+    """Unique over the database, as names must be over a collection and all its views."""
+    return f"svr_{collection}_{number}"
+
+
+def definition(config: CollectionConfig, layout: Layout, partitions: Sequence[int] = ()) -> Doc:
+    """What the index is to hold. `partitions` are those with a vector field of their own, in mode fields."""
+    paths = [layout.vector_path(p) for p in partitions] if layout.mode == "fields" else [lay.VECTOR]
+    filters = [lay.NAMESPACE, lay.PARTITION, lay.STAMP]
+    if layout.keys:
+        filters += [lay.MISSING, *layout.paths.typed.values()]
+    return {
+        "fields": [
+            *({"type": "vector", "path": path, **_vector_options(config)} for path in paths),
+            *({"type": "filter", "path": path} for path in filters),
+        ]
+    }
+
+
+def _vector_options(config: CollectionConfig) -> Doc:
+    spec = config.index
+    made: Doc = {"numDimensions": config.dimensions, "similarity": SIMILARITY[config.metric]}
+    if spec.quantization != "none":
+        made["quantization"] = _QUANTIZATION[spec.quantization]
+    if spec.kind == "flat":
+        made["indexingMethod"] = "flat"
+    elif (spec.m, spec.ef_construction) != (_GRAPH.m, _GRAPH.ef_construction):
+        made["hnswOptions"] = {"maxEdges": spec.m, "numEdgeCandidates": spec.ef_construction}
+    return made
+
+
+def plain(wanted: Doc) -> Doc:
+    """The definition for servers that know neither flat indexes nor settings of the graph."""
+    fields = cast("list[Doc]", wanted["fields"])
+    return {
+        "fields": [{k: v for k, v in f.items() if k not in ("indexingMethod", "hnswOptions")} for f in fields]
+    }
+
+
+def is_defined(found: Mapping[str, object] | None, wanted: Doc) -> bool:
+    """Whether an index's definition holds all that is wanted; servers may add defaults and more."""
+    if found is None:
+        return False
+    there = {str(f["path"]): f for f in cast("list[Doc]", found.get("fields") or [])}
+    return all(
+        _agrees(there.get(str(each["path"])), each) for each in cast("list[Doc]", plain(wanted)["fields"])
+    )
+
+
+def _agrees(found: Mapping[str, object] | None, wanted: Doc) -> bool:
+    return found is not None and all(found.get(name) == value for name, value in wanted.items())
+
+
+def view_stages(target: Target) -> list[Doc]:
+    """What a target's view shows: one partition, or the rest. Only `$match` with `$expr` may be indexed."""
+    if target.partition is not None:
+        return [{"$match": {"$expr": {"$eq": [f"${lay.PARTITION}", target.partition]}}}]
+    if not target.excluded:
+        return []
+    return [{"$match": {"$expr": {"$not": [{"$in": [f"${lay.PARTITION}", list(target.excluded)]}]}}}]
