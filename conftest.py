@@ -1,9 +1,10 @@
-"""Fixtures shared by every test of the repository: a real PostgreSQL server and clients on it."""
+"""Fixtures shared by every test of the repository: real PostgreSQL and MongoDB servers, and clients on them."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"postgres_url", "postgres_server", "svr_client"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.postgres)
+        if {"mongodb_url", "mongodb_server"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.mongodb)
         folder = str(item.path)
         if "langchain-svr" in folder:
             item.add_marker(pytest.mark.langchain)
@@ -76,3 +79,43 @@ def svr_client(postgres_url: str) -> Iterator[SVRClient]:
         for name in client.list_collections():
             client.drop_collection(name)
         yield client
+
+
+@pytest.fixture(scope="session")
+def mongodb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a deployment with search: SVR_TEST_MONGODB_URI, or a server and a stand-in for the whole run."""
+    given = os.environ.get("SVR_TEST_MONGODB_URI")
+    if given:
+        yield given
+        return
+    from svr_retrievers.errors import MissingExtra
+    from svr_retrievers.testing.mongodb.server import binary
+
+    try:
+        binary()
+    except MissingExtra as missing:
+        pytest.skip(f"{missing} {missing.hint}")
+    from svr_retrievers.testing.mongodb import shared
+
+    if os.environ.get(
+        "PYTEST_XDIST_WORKER"
+    ):  # all workers share it; it ends with the process that started them
+        yield shared.uri_for_run(tmp_path_factory.getbasetemp().parent, os.getppid())
+        return
+    process, uri = shared.start(os.getpid())
+    yield uri
+    shared.end(process)
+
+
+@pytest.fixture
+def mongodb_url(mongodb_server: str) -> Iterator[str]:
+    """The URI with an empty database in it, which is dropped when the test ends."""
+    from pymongo import MongoClient
+
+    name = f"svr_test_{secrets.token_hex(6)}"
+    hosts, _, options = mongodb_server.partition("?")
+    scheme, _, rest = hosts.partition("://")
+    url = f"{scheme}://{rest.partition('/')[0]}/{name}" + (f"?{options}" if options else "")
+    yield url
+    with MongoClient(mongodb_server) as client:
+        client.drop_database(name)
