@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final, Literal, TypeAlias
@@ -172,12 +172,9 @@ def decode_vector(value: object, dimensions: int) -> Vector:
 
 
 def _from_list(value: object) -> Vector | None:
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, list) or not all(isinstance(each, (int, float)) for each in value):
         return None
-    try:
-        return np.asarray(value, np.float32)
-    except (TypeError, ValueError):
-        return None
+    return np.asarray(value, np.float32)
 
 
 def _from_binary(value: bytes) -> Vector | None:
