@@ -32,6 +32,8 @@ _QUANTIZATIONS = {
     "autoEmbed": {"float", "scalar", "binary", "binaryNoRescore"},
 }
 _HNSW = {"maxEdges": (16, 64), "numEdgeCandidates": (100, 3200)}
+_FAMILY = {"voyage-4", "voyage-4-large", "voyage-4-lite"}  # whose vectors can be compared with each other's
+_MODELS = _FAMILY | {"voyage-code-3"}
 _AUTO_EMBED_SIZES = {256, 512, 1024, 2048}
 
 
@@ -56,6 +58,10 @@ def vector_fields(definition: Document) -> list[Field]:
 
 def filter_paths(definition: Document) -> list[str]:
     return [text(f, "path") for f in fields(definition) if f.get("type") == "filter"]
+
+
+def compatible(model: str, other: str) -> bool:
+    return model == other or {model, other} <= _FAMILY
 
 
 def fields(definition: Document) -> list[Document]:
@@ -133,6 +139,8 @@ def _check_vector(at: str, kind: str, given: Document) -> None:
     dimensions = whole(given.get("numDimensions", AUTO_EMBED_DIMENSIONS))
     if dimensions is None or not 1 <= dimensions <= MOST_DIMENSIONS:
         raise _bad(f'{at}.numDimensions" must be within bounds [1, {MOST_DIMENSIONS}]')
+    if kind == "autoEmbed" and given["model"] not in _MODELS:
+        raise _bad(f'{at}.model" must be one of [{", ".join(sorted(_MODELS))}]')
     if kind == "autoEmbed" and dimensions not in _AUTO_EMBED_SIZES:
         raise _bad(f'{at}.numDimensions" must be one of {sorted(_AUTO_EMBED_SIZES)}')
     if text(given, "quantization").startswith("binary") and dimensions % 8:

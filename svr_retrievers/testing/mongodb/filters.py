@@ -111,6 +111,8 @@ class _Reader:
 
     def _leaf(self, path: str, name: str, argument: object) -> Tree:
         if name == "$not":
+            if not isinstance(argument, dict):
+                raise in_query(f'"filter.{path}.$not" must be a document')
             return _not(self._field(path, argument))
         if name in {"$ne", "$nin"}:
             return _not(self._leaf(path, {"$ne": "$eq", "$nin": "$in"}[name], argument))
@@ -120,7 +122,7 @@ class _Reader:
 
     def _test(self, path: str, name: str, argument: object) -> Test:
         if name == "$exists":
-            self._indexed(path, "any")
+            self._indexed(path)
             return lambda held: bool(held) == bool(argument)
         if name == "$in":
             wanted = self._members(path, argument)
@@ -144,12 +146,12 @@ class _Reader:
         found = _atom(value)
         if found is None:
             raise in_query(f'"filter.{path}" must be a boolean, objectId, number, string, date, uuid or null')
-        self._indexed(path, found[0])
+        self._indexed(path)
         return found
 
-    def _indexed(self, path: str, kind: str) -> None:
+    def _indexed(self, path: str) -> None:
         if path not in self.paths:
-            raise in_query(f"Path '{path}' needs to be indexed as {kind}")
+            raise in_query(f"Path '{path}' needs to be indexed as filter")
 
 
 def parse(spec: object, paths: Collection[str]) -> Tree:

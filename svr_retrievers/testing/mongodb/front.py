@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable
 
-from svr_retrievers.testing.mongodb.commands import Answering, Commands
+from svr_retrievers.testing.mongodb.commands import Answering, Commands, Conversation, Step
 from svr_retrievers.testing.mongodb.wire import Message, read
 
 Address = tuple[str, int]
@@ -52,7 +52,7 @@ class Front:
 
     async def _linked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection(*self._member)
-        link = _Link(self._commands, writer, server_writer)
+        link = _Link(self._commands.conversation(), writer, server_writer)
         try:
             await _first(link.requests(reader), link.replies(server_reader))
         finally:
@@ -63,9 +63,9 @@ class _Link:
     """A client and its connection to the server; `_waiting` says what is done to which reply."""
 
     def __init__(
-        self, commands: Commands, client: asyncio.StreamWriter, server: asyncio.StreamWriter
+        self, conversation: Conversation, client: asyncio.StreamWriter, server: asyncio.StreamWriter
     ) -> None:
-        self._commands = commands
+        self._conversation = conversation
         self._client = client
         self._server = server
         self._waiting: dict[int, Answering] = {}
@@ -73,23 +73,26 @@ class _Link:
     async def requests(self, reader: asyncio.StreamReader) -> None:
         while True:
             request = await read(reader)
-            step = await self._commands.step(request)
-            if step.on_reply is not None:
-                self._waiting[request.number] = step.on_reply
-            if step.forward is not None:
-                await _send(self._server, step.forward)
-            if step.answer is not None:
-                await _send(self._client, step.answer)
+            await self._take(await self._conversation.step(request))
 
     async def replies(self, reader: asyncio.StreamReader) -> None:
         while True:
             reply = await read(reader)
             answering = self._waiting.pop(reply.answers, None)
-            if answering is not None:
-                if reply.more_to_come:  # the next one of a stream answers this one
-                    self._waiting[reply.number] = answering
-                reply = await answering(reply)
-            await _send(self._client, reply)
+            if answering is None:
+                await _send(self._client, reply)
+                continue
+            if reply.more_to_come:  # the next one of a stream answers this one
+                self._waiting[reply.number] = answering
+            await self._take(await answering(reply))
+
+    async def _take(self, step: Step) -> None:
+        if step.forward is not None:
+            if step.on_reply is not None:
+                self._waiting[step.forward.number] = step.on_reply
+            await _send(self._server, step.forward)
+        if step.answer is not None:
+            await _send(self._client, step.answer)
 
 
 async def _send(writer: asyncio.StreamWriter, message: Message) -> None:

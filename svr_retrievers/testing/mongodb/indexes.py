@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import uuid
 from dataclasses import dataclass
 
 from bson import Int64
@@ -33,6 +34,13 @@ class Index:
     @property
     def state_in_queries(self) -> str:
         return _IN_QUERIES.get(self.status, self.status)
+
+    @property
+    def described(self) -> str:
+        record = self.record
+        home = record.home
+        collection = f"collection {home.source} ({uuid.UUID(bytes=home.uuid)})" if home.uuid else home.source
+        return f"{record.ident} (vector index {record.name} {collection} in database {home.database})"
 
     def replicas(self) -> list[Replica]:
         return [each for each in (self.main, self.staged) if each is not None]

@@ -13,6 +13,8 @@ from svr_retrievers.testing.mongodb.records import Record
 from svr_retrievers.testing.mongodb.refusals import Refused
 from svr_retrievers.testing.mongodb.views import VIEWS_SINCE, Namespace, namespace
 
+THROUGH_API = "$throughApi"
+"""Marks a command given as Atlas' own interface would give it, which knows views before drivers do."""
 _CREATED = 68
 
 
@@ -39,6 +41,7 @@ async def update(mongot: Mongot, command: Document) -> Document:
     if kind != index.record.kind:
         raise Refused(f"The type of index {index.record.name} cannot be changed to {kind}", 197)
     definition = definitions.check(command.get("definition"))
+    _check_embedded(index.record.definition, definition)
     if definition != index.record.definition:
         await mongot.update(index, definition)
     return {"ok": 1.0}
@@ -67,12 +70,20 @@ def entries(mongot: Mongot, database: str, collection: str, given: object) -> li
 async def _home(mongot: Mongot, command: Document, name: str) -> Namespace:
     database = text(command, "$db")
     home = await namespace(mongot.client.get_database(database), text(command, name))
-    if home.is_view and mongot.control.of(database).version < VIEWS_SINCE:
+    if home.is_view and not command.get(THROUGH_API) and mongot.control.of(database).version < VIEWS_SINCE:
         raise Refused(
             f"Namespace {database}.{home.name} is a view, not a collection: {name} works on views from 8.1 on",
             166,
         )
     return home
+
+
+def _check_embedded(old: Document, new: Document) -> None:
+    before, after = definitions.vector_fields(old), definitions.vector_fields(new)
+    if before != after and any(field.kind == "autoEmbed" for field in before + after):
+        raise Refused(
+            "The embedded fields of an index cannot be changed; drop the index and create it again.", 2
+        )
 
 
 def _record(home: Namespace, given: object) -> Record:

@@ -11,12 +11,13 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from svr_retrievers.testing.mongodb.documents import CODEC, Document
 from svr_retrievers.testing.mongodb.following import CollectionGone, Follower, HistoryLost
+from svr_retrievers.testing.mongodb.hashing import Embed
 from svr_retrievers.testing.mongodb.indexes import BUILDING, DELETING, FAILED, PENDING, READY, STALE, Index
 from svr_retrievers.testing.mongodb.records import Record
 from svr_retrievers.testing.mongodb.refusals import Refused
 from svr_retrievers.testing.mongodb.replicas import Replica, Store
 from svr_retrievers.testing.mongodb.settings import Control
-from svr_retrievers.testing.mongodb.store import Embed, VectorStore
+from svr_retrievers.testing.mongodb.store import VectorStore
 from svr_retrievers.testing.mongodb.views import namespace
 
 _RETRY_SECONDS = 0.05
@@ -27,7 +28,7 @@ _Source = tuple[str, str, bytes]
 class Mongot:
     """Talks to the server behind the fronts as a client of its own."""
 
-    def __init__(self, upstream: str, control: Control, embed: Embed | None, catalogue: str) -> None:
+    def __init__(self, upstream: str, control: Control, embed: Embed, catalogue: str) -> None:
         self.control = control
         self.indexes: list[Index] = []
         self.client: AsyncMongoClient[Document] = AsyncMongoClient(
@@ -50,8 +51,8 @@ class Mongot:
                 home = await namespace(self.client.get_database(record.home.database), record.home.name)
             except Refused:
                 home = None
-            if home == record.home:
-                self._launch(Index(record), again=True)
+            if home is not None and (home.source, home.uuid) == (record.home.source, record.home.uuid):
+                self._launch(Index(record.moved(home)), again=True)
             else:
                 await self._kept.delete_one({"_id": record.ident})
 
@@ -89,6 +90,32 @@ class Mongot:
         index.status, index.message = STALE, why
         if index.main is not None:
             index.main.frozen = True
+
+    def told_stale(self, index: Index) -> None:
+        self.go_stale(index, "replication has fallen off the oplog")
+
+    async def reconcile(self, database: str) -> None:
+        """After a change of collections or views: indexes go with what they were on, or follow what it has become."""
+        for index in [index for index in self.indexes if index.record.home.database == database]:
+            record = index.record
+            try:
+                home = await namespace(self.client.get_database(database), record.home.name)
+            except Refused as refused:
+                if refused.code == _GONE:
+                    await self._lose(index)
+                else:
+                    self._fail(index, str(refused))
+                continue
+            if (home.source, home.uuid) != (record.home.source, record.home.uuid):
+                await self._lose(index)
+            elif home != record.home:
+                index.record = record.moved(home)
+                await self._kept.replace_one({"_id": record.ident}, index.record.document())
+                self._stage(index)
+
+    def _fail(self, index: Index, why: str) -> None:
+        self._retire(index)
+        index.status, index.message = FAILED, why
 
     def rebuild(self, index: Index) -> None:
         self._stage(index, stale=index.status == STALE)
@@ -181,10 +208,13 @@ class Mongot:
                     self.rebuild(index)
         self._followers.pop(source, None)
         for index in self._on(source):
-            with contextlib.suppress(PyMongoError):
-                await self._kept.delete_one({"_id": index.record.ident})
-            self._retire(index)
-            self._forget(index)
+            await self._lose(index)
+
+    async def _lose(self, index: Index) -> None:
+        with contextlib.suppress(PyMongoError):
+            await self._kept.delete_one({"_id": index.record.ident})
+        self._retire(index)
+        self._forget(index)
 
     def _on(self, source: _Source) -> list[Index]:
         return [index for index in self.indexes if _source(index) == source]
@@ -218,6 +248,7 @@ class Mongot:
         return task
 
 
+_GONE = 26
 _PASSING = {10107, 11600, 11602, 189, 91, 13435, 239, 246, 133, 134, 9001, 6, 7, 89}
 """Answers that pass: elections, shutdown, a snapshot that grew too old."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from svr_retrievers.testing.mongodb import management
 from svr_retrievers.testing.mongodb.documents import Document, section, text
 from svr_retrievers.testing.mongodb.mongot import Mongot
-from svr_retrievers.testing.mongodb.refusals import Refused
+from svr_retrievers.testing.mongodb.refusals import QueryFailed, Refused
 from svr_retrievers.testing.mongodb.searching import search
 from svr_retrievers.testing.mongodb.store import Found
 
@@ -75,7 +75,11 @@ class _Rewriting:
         return out, scored
 
     async def _found(self, collection: str, asked: object) -> list[Document]:
-        found = await search(self._mongot, self._database, collection, asked)
+        try:
+            found = await search(self._mongot, self._database, collection, asked)
+        except QueryFailed as failed:
+            version = self._mongot.control.of(self._database).version
+            raise failed.on(f"{self._database}.{collection}", version) from failed
         if any(each.stored is not None for each in found):
             return _given([(each.stored or {}) | {_HIDDEN: {"score": each.score}} for each in found])
         return _looked_up(found)

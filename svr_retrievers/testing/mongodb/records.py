@@ -28,21 +28,28 @@ class Record:
     def updated(self, definition: Document) -> Record:
         return replace(self, definition=definition, version=self.version + 1, created=_now())
 
+    def moved(self, home: Namespace) -> Record:
+        """The same index on what its view has become."""
+        return replace(self, home=home)
+
     def document(self) -> Document:
         home = self.home
         return {
             "_id": self.ident, "name": self.name, "type": self.kind, "database": home.database,
-            "collection": home.name, "source": home.source, "uuid": home.uuid, "definition": self.definition,
-            "version": self.version, "created": self.created,
+            "collection": home.name, "source": home.source, "uuid": home.uuid, "rules": home.rules,
+            "definition": self.definition, "version": self.version, "created": self.created,
         }  # fmt: skip
 
     @classmethod
     def of(cls, kept: Document) -> Record:
-        ident, version, created, uuid = kept["_id"], kept["version"], kept["created"], kept["uuid"]
+        ident, version, created = kept["_id"], kept["version"], kept["created"]
+        uuid, rules = kept["uuid"], kept["rules"]
         assert isinstance(ident, ObjectId)
         assert isinstance(version, int)
         assert isinstance(created, dt.datetime)
         assert isinstance(uuid, bytes)
-        home = Namespace(text(kept, "database"), text(kept, "collection"), text(kept, "source"), bytes(uuid))
+        assert isinstance(rules, bytes)
+        names = (text(kept, "database"), text(kept, "collection"), text(kept, "source"))
+        home = Namespace(*names, bytes(uuid), bytes(rules))
         definition = section(kept, "definition")
         return cls(ident, text(kept, "name"), text(kept, "type"), home, definition, version, created)

@@ -24,6 +24,17 @@ class Refused(Exception):
         return {"ok": 0.0, "errmsg": str(self), "code": self.code, "codeName": name}
 
 
-def in_query(message: str) -> Refused:
-    """An error of the search process while a query runs, worded as the server passes it on."""
-    return Refused(f"PlanExecutor error during aggregation :: caused by :: {message}")
+class QueryFailed(Refused):
+    """An error of the search process while a query runs; the server names the command and the collection with it."""
+
+    def on(self, namespace: str, version: tuple[int, int]) -> Refused:
+        if version < (8, 0):
+            return Refused(f"PlanExecutor error during aggregation :: caused by :: {self}", self.code)
+        return Refused(
+            f"Executor error during aggregate command on namespace: {namespace} :: caused by :: {self}",
+            self.code,
+        )
+
+
+def in_query(message: str) -> QueryFailed:
+    return QueryFailed(message)

@@ -23,7 +23,7 @@ async def search(mongot: Mongot, database: str, collection: str, asked: object) 
         return []
     store = index.main.store if index.main is not None else None
     if not isinstance(store, VectorStore) or not index.queryable:
-        raise in_query(f"cannot query vector index {query.index} while in state {index.state_in_queries}")
+        raise in_query(f"cannot query vector index {index.described} while in state {index.state_in_queries}")
     if query.stored_source and not store.stores:
         raise in_query("storedSource is not configured for this index.")
     return store.search(query, settings)

@@ -31,6 +31,7 @@ class Settings:
     recall: float = 1.0
     recall_share: float = 0.1
     search_delay: float = 0.0
+    embed_limited: bool = False
     fail_next_build: str | None = None
 
     @property

@@ -13,9 +13,9 @@ from pymongo.uri_parser import parse_uri
 
 from svr_retrievers.testing.mongodb.commands import Commands
 from svr_retrievers.testing.mongodb.front import Front
+from svr_retrievers.testing.mongodb.hashing import Embed, hash_embed
 from svr_retrievers.testing.mongodb.mongot import Mongot
 from svr_retrievers.testing.mongodb.settings import Control, Settings
-from svr_retrievers.testing.mongodb.store import Embed
 
 _HOST = "127.0.0.1"
 _START_SECONDS = 60.0
@@ -38,7 +38,7 @@ class AtlasStandIn:
         settings: Settings | None = None,
         *,
         port: int = 0,
-        embed: Embed | None = None,
+        embed: Embed = hash_embed,
         catalogue: str = CATALOGUE,
     ) -> None:
         self.uri = ""

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from svr_retrievers.testing.mongodb import filters
-from svr_retrievers.testing.mongodb.definitions import Field, filter_paths, vector_fields
+from svr_retrievers.testing.mongodb.definitions import Field, compatible, filter_paths, vector_fields
 from svr_retrievers.testing.mongodb.documents import Document, at_path, key_of, section
+from svr_retrievers.testing.mongodb.hashing import Embed
 from svr_retrievers.testing.mongodb.queries import VectorQuery, check_vector
 from svr_retrievers.testing.mongodb.refusals import in_query
 from svr_retrievers.testing.mongodb.rows import Rows
 from svr_retrievers.testing.mongodb.settings import Settings
 from svr_retrievers.testing.mongodb.vectors import BIT, FLOAT, FloatArray, Vector, vector
-
-Embed = Callable[[Sequence[str], str, str], Iterable[Sequence[float]]]
-"""Turns texts into vectors for a model's name, as "document" or as "query"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class Found:
 class VectorStore:
     """Safe to fill in one thread and to ask in another; a batch shows as a whole or not at all."""
 
-    def __init__(self, definition: Document, embed: Embed | None) -> None:
+    def __init__(self, definition: Document, embed: Embed) -> None:
         self.definition = definition
         self._embed = embed
         self._fields = {field.path: field for field in vector_fields(definition)}
@@ -72,7 +70,7 @@ class VectorStore:
         field = self._fields.get(query.path)
         if field is None:
             raise in_query(f"{query.path} is not indexed as vector")
-        sought = self._sought(field, query)
+        sought = self._sought(field, query, settings)
         check_vector(sought, field.dimensions, field.similarity)
         tree = filters.parse(query.filter, self._filter_paths) if query.filter is not None else None
         with self._lock:
@@ -86,18 +84,20 @@ class VectorStore:
             best = _best(ranks, query.limit)
             return [self._found(int(rows[at]), float(ranks[at])) for at in best]
 
-    def _sought(self, field: Field, query: VectorQuery) -> Vector:
+    def _sought(self, field: Field, query: VectorQuery, settings: Settings) -> Vector:
         if query.vector is not None:
             return query.vector
         if field.kind != "autoEmbed" or query.text is None:
             raise in_query(f"{query.path} is not indexed as autoEmbed")
-        [made] = self._embedded([query.text], query.model or field.model, "query")
+        if settings.embed_limited:
+            raise in_query("the rate limit of the embedding model has been exceeded")
+        if query.model is not None and not compatible(query.model, field.model):
+            raise in_query(f"model {query.model} is not compatible with {field.model}, which the index uses")
+        [made] = self._embedded([query.text], field, "query")
         return made
 
-    def _embedded(self, texts: Sequence[str], model: str, purpose: str) -> list[Vector]:
-        if self._embed is None:
-            raise in_query("no embedding model is configured for this deployment")
-        made = self._embed(texts, model, purpose)
+    def _embedded(self, texts: Sequence[str], field: Field, purpose: str) -> list[Vector]:
+        made = self._embed(texts, model=field.model, purpose=purpose, dimensions=field.dimensions)
         return [Vector(FLOAT, np.asarray(values, dtype=np.float32)) for values in made]
 
     def _vectors(self, document: Document) -> dict[str, Vector]:
@@ -115,7 +115,7 @@ class VectorStore:
                 texts = {
                     n: t for n, d in enumerate(documents) if isinstance(t := at_path(d, path), str) and t
                 }
-                made = self._embedded(list(texts.values()), field.model, "document") if texts else []
+                made = self._embedded(list(texts.values()), field, "document") if texts else []
                 for n, held in zip(texts, made, strict=True):
                     if _fits(held, field):
                         found[n][path] = held

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from svr_retrievers.testing.mongodb.documents import Document, section, text
+from svr_retrievers.testing.mongodb.documents import Document, key_of, section, text
 from svr_retrievers.testing.mongodb.refusals import Refused
 
 VIEWS_SINCE = (8, 1)
@@ -23,13 +24,14 @@ _STAGE, _MATCH, _ID, _CURRENT = 10623000, 10623001, 10623002, 10623005
 class Namespace:
     """A collection, or a view and the collection behind it.
 
-    `uuid` tells a collection from an earlier one of its name.
+    `uuid` tells a collection from an earlier one of its name, `rules` a view from what it was before.
     """
 
     database: str
     name: str
     source: str
     uuid: bytes
+    rules: bytes = b""
 
     @property
     def is_view(self) -> bool:
@@ -38,7 +40,7 @@ class Namespace:
 
 async def namespace(database: AsyncDatabase[Document], name: str) -> Namespace:
     """Raises Refused where there is no such collection, or it is a view that no index can be on."""
-    at = name
+    at, pipelines = name, list[object]()
     while True:
         info = await _info(database, at)
         if info is None:
@@ -46,9 +48,16 @@ async def namespace(database: AsyncDatabase[Document], name: str) -> Namespace:
         options = section(info, "options")
         if info.get("type") != "view":
             uuid = section(info, "info").get("uuid")
-            return Namespace(database.name, name, at, bytes(uuid) if isinstance(uuid, bytes) else b"")
+            return Namespace(
+                database.name, name, at, bytes(uuid) if isinstance(uuid, bytes) else b"", _rules(pipelines)
+            )
         _check(options.get("pipeline"))
+        pipelines.append(options.get("pipeline"))
         at = text(options, "viewOn")
+
+
+def _rules(pipelines: list[object]) -> bytes:
+    return hashlib.sha256(key_of(pipelines)).digest() if pipelines else b""
 
 
 async def _info(database: AsyncDatabase[Document], name: str) -> Document | None:
