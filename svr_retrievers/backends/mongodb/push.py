@@ -49,7 +49,7 @@ def compile_push(node: Node, paths: Paths) -> Pushed:
     if filter_ is MATCH_ALL:
         return Pushed(None, exact)
     if filter_ is MATCH_NONE:
-        return Pushed({paths.missing: {"$eq": ""}}, exact)
+        return Pushed({paths.missing: {"$eq": ""}}, exact) if paths.typed else Pushed(None, exact=False)
     return Pushed(filter_, exact)
 
 
