@@ -53,19 +53,6 @@ def embedding() -> WordEmbeddings:
     return WordEmbeddings()
 
 
-@pytest.fixture(scope="session")
-def memory_client() -> Iterator[SVRClient]:
-    with SVRClient("memory://") as client:
-        yield client
-
-
-@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
-def client(request: pytest.FixtureRequest) -> SVRClient:
-    name = "svr_client" if request.param == "postgres" else "memory_client"
-    found: SVRClient = request.getfixturevalue(name)
-    return found
-
-
 @pytest.fixture
 def make_store(client: SVRClient, embedding: WordEmbeddings) -> Iterator[MakeStore]:
     """Makes stores over a collection of this test alone, unless they name another."""

@@ -75,9 +75,17 @@ def one(operator: Op, value: Any, key: str = "k") -> MetadataFilters:
     return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
 
 
-@pytest.fixture(scope="module", params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "memory",
+        pytest.param("postgres", marks=pytest.mark.postgres),
+        pytest.param("mongodb", marks=pytest.mark.mongodb),
+    ],
+)
 def module_client(request: pytest.FixtureRequest) -> Any:
-    url = "memory://" if request.param == "memory" else request.getfixturevalue("postgres_url")
+    urls = {"postgres": "postgres_url", "mongodb": "mongodb_database"}
+    url = request.getfixturevalue(urls[request.param]) if request.param in urls else "memory://"
     with SVRClient(url) as client:
         yield client
 
