@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 MAX_PATTERN = 1_000
@@ -45,18 +46,20 @@ def case_insensitive_regex(pattern: str) -> str:
     return f"^{'.*'.join(parts)}$"
 
 
-def anchored_regex(pattern: str, *, ignore_case: bool) -> str:
-    r"""The pattern for an engine with `\z` and atomic groups, where `.` has to match every character.
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What stands between two `%` signs, as an expression that matches texts of one length."""
 
-    Each `%` takes the first place where the rest fits and never tries another, as `like` does; so a
-    hostile pattern cannot stall it. Without `%` at the end the expression is anchored there as well.
-    """
-    first, *rest = ("".join(_atom(c, ignore_case=ignore_case) for c in part) for part in _split(pattern))
-    if not rest:
-        return rf"^{first}\z"
-    *middle, last = rest
-    steps = "".join(f"(?>.*?{part})" for part in middle if part)
-    return f"^{first}{steps}" + (rf".*{last}\z" if last else "")
+    regex: str
+    length: int
+
+
+def segments(pattern: str, *, ignore_case: bool) -> list[Segment]:
+    """The pattern's parts for any engine where `.` is every character; a text has them in this order."""
+    return [
+        Segment("".join(_atom(c, ignore_case=ignore_case) for c in part), len(part))
+        for part in _split(pattern)
+    ]
 
 
 @lru_cache(maxsize=256)

@@ -69,11 +69,6 @@ def compares(values: Expression, op: Op, operand: object) -> Expression:
     return any_true(values, {"$and": [same_class, {str(op): ["$$v", literal(operand)]}]})
 
 
-def matches(values: Expression, regex: str) -> Expression:
-    match = {"$regexMatch": {"input": "$$v", "regex": literal(regex), "options": "s"}}
-    return any_true(values, {"$cond": [{"$eq": [{"$type": "$$v"}, "string"]}, match, False]})
-
-
 def contains(lists: Expression, operands: list[object]) -> Expression:
     inside = {"$cond": [{"$isArray": ["$$v"]}, "$$v", []]}
     return any_true(lists, is_any_of(inside, operands))

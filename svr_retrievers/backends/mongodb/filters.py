@@ -12,7 +12,7 @@ from typing import Final
 
 from bson import encode
 
-from svr_retrievers.backends.mongodb import expressions
+from svr_retrievers.backends.mongodb import expressions, likes
 from svr_retrievers.backends.mongodb.combining import MATCH_ALL, Bounded, Filter, Leaf, combine
 from svr_retrievers.backends.mongodb.encoding import encode_typed
 from svr_retrievers.backends.mongodb.numbers import bound, equal
@@ -29,7 +29,6 @@ from svr_retrievers.filters import (
     Op,
     Path,
 )
-from svr_retrievers.filters.patterns import anchored_regex
 from svr_retrievers.filters.tree import ListOperand, Operand, Scalar
 
 MAX_BYTES: Final = 8_000_000
@@ -70,10 +69,13 @@ def _leaf(node: Leaf, paths: Paths) -> Bounded:
     if isinstance(node, (Contains, Exists)) or node.field is None or node.field_type is None:
         dotted = dotted_path(paths.metadata, node.path)
         return _by_expression(node, paths) if dotted is None else _by_path(node, dotted, paths)
-    return Bounded.exactly({paths.typed[node.field]: _typed(node, node.field_type)})
+    path = paths.typed[node.field]
+    if isinstance(node, Like):
+        return _like(node, path, [f"${path}"])
+    return Bounded.exactly({path: _typed(node, node.field_type)})
 
 
-def _typed(node: Compare | In | IsNull | EqualsList | Like, kind: FieldType) -> Filter:
+def _typed(node: Compare | In | IsNull | EqualsList, kind: FieldType) -> Filter:
     match node:
         case Compare(op, _, operand):
             return {str(op): encode_typed(kind.element, operand)}
@@ -83,12 +85,17 @@ def _typed(node: Compare | In | IsNull | EqualsList | Like, kind: FieldType) -> 
             return {"$eq": None}
         case EqualsList(_, operand):
             return {"$eq": encode_typed(kind, operand)}
-        case Like(_, pattern, ignore_case):
-            return _regex(pattern, ignore_case)
 
 
-def _regex(pattern: str, ignore_case: bool) -> Filter:
-    return {"$regex": anchored_regex(pattern, ignore_case=ignore_case), "$options": "s"}
+def _like(node: Like, path: str, values: object) -> Bounded:
+    """A regular expression, and for long texts, where that may fail unseen, a search in steps besides."""
+    like = likes.pattern(node.pattern, ignore_case=node.ignore_case)
+    short: Filter = {path: {"$regex": like.regex, "$options": likes.OPTIONS}}
+    if not like.scans:
+        return Bounded.exactly(short)
+    long: Filter = {path: {"$regex": likes.IS_LONG, "$options": likes.OPTIONS}}
+    in_steps = {"$expr": likes.matches(expressions.elements(values), like)}
+    return Bounded.exactly({"$or": [short, {"$and": [long, in_steps]}]})
 
 
 def dotted_path(root: str, path: Path) -> str | None:
@@ -120,8 +127,8 @@ def _by_path(node: Leaf, path: str, paths: Paths) -> Bounded:
             return Bounded.exactly(inside) if exact else Bounded.superset(inside)
         case Exists():
             return Bounded.exactly({path: {"$exists": True}})
-        case Like(_, pattern, ignore_case):
-            return Bounded.exactly({path: _regex(pattern, ignore_case)})
+        case Like():
+            return _like(node, path, _found(node, paths))
         case EqualsList(_, operand):
             return _whole_list(node, paths, {path: {"$size": len(operand)}})
 
@@ -195,7 +202,7 @@ def _by_expression(node: Leaf, paths: Paths) -> Bounded:
         case IsNull():
             return _expression(expressions.is_null(values))
         case Like(_, pattern, ignore_case):
-            return _expression(expressions.matches(each, anchored_regex(pattern, ignore_case=ignore_case)))
+            return _expression(likes.matches(each, likes.pattern(pattern, ignore_case=ignore_case)))
         case Compare(op, _, operand) if op is not Op.EQ:
             limit = bound(op, _scalar(operand))
             return _if(limit.exact, expressions.compares(each, limit.op, limit.operand))
