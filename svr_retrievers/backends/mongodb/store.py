@@ -126,6 +126,7 @@ class MongoBackend(Reads, Views):
             state = self.adopt(ref, *await self._catalog.changing(ref, add))
             if self._physical[ref.id].mode == "fields":
                 await self.name_fields(ref, state.map)
+                return await self.load(ref)
         return state
 
     async def save_statistics(
