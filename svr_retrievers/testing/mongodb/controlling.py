@@ -30,7 +30,8 @@ async def controlled(mongot: Mongot, counts: Counts, command: Document) -> Docum
     if actions.get("resetCounts"):
         for name in _databases(counts, database):
             counts.pop(name, None)
-    return {"ok": 1.0, "settings": mongot.control.of(database).document(), "counts": shown} | answer
+    settings = mongot.control.of(database).document()
+    return {"ok": 1.0, "settings": settings, "counts": shown, "searchMillis": mongot.search_millis} | answer
 
 
 async def _acted(mongot: Mongot, database: str, actions: Document) -> Document:

@@ -30,6 +30,7 @@ class Mongot:
 
     def __init__(self, upstream: str, control: Control, embed: Embed, catalogue: str) -> None:
         self.control = control
+        self.search_millis = 0.0
         self.indexes: list[Index] = []
         self.client: AsyncMongoClient[Document] = AsyncMongoClient(
             upstream, serverSelectionTimeoutMS=_NOT_SERVING_MS, appname="mongot"

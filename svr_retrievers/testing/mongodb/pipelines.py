@@ -10,6 +10,7 @@ from svr_retrievers.testing.mongodb.mongot import Mongot
 from svr_retrievers.testing.mongodb.refusals import QueryFailed, Refused
 from svr_retrievers.testing.mongodb.searching import search
 from svr_retrievers.testing.mongodb.store import Found
+from svr_retrievers.testing.mongodb.views import VIEWS_SINCE, is_view
 
 _HIDDEN = "__standIn"  # rides along with each document, and is taken off at the end
 _SCORE = f"{_HIDDEN}.score"
@@ -62,7 +63,7 @@ class _Rewriting:
         for at, stage in enumerate(stages):
             name = next(iter(stage), "")
             if name == "$vectorSearch":
-                if at:
+                if at or await self._inlines(collection):
                     raise Refused("$vectorSearch is only valid as the first stage in a pipeline", _NOT_FIRST)
                 out, scored = await self._found(collection, stage[name]), True
             elif name in {"$unionWith", "$lookup"} and "pipeline" in section(stage, name):
@@ -73,6 +74,12 @@ class _Rewriting:
                 _refuse_in_facet(name, stage)
                 out.append(_carrying(stage) if scored else stage)
         return out, scored
+
+    async def _inlines(self, collection: str) -> bool:
+        """Whether the collection is a view whose stages come first, as they do for search before 8.1."""
+        if self._mongot.control.of(self._database).version >= VIEWS_SINCE:
+            return False
+        return await is_view(self._mongot.client.get_database(self._database), collection)
 
     async def _found(self, collection: str, asked: object) -> list[Document]:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from svr_retrievers.testing.mongodb.indexes import DELETING, Index
 from svr_retrievers.testing.mongodb.mongot import Mongot
 from svr_retrievers.testing.mongodb.queries import vector_query
@@ -26,7 +28,10 @@ async def search(mongot: Mongot, database: str, collection: str, asked: object) 
         raise in_query(f"cannot query vector index {index.described} while in state {index.state_in_queries}")
     if query.stored_source and not store.stores:
         raise in_query("storedSource is not configured for this index.")
-    return store.search(query, settings)
+    began = time.perf_counter()
+    found = store.search(query, settings)
+    mongot.search_millis = (time.perf_counter() - began) * 1000
+    return found
 
 
 def _index(mongot: Mongot, database: str, collection: str, name: str) -> Index | None:

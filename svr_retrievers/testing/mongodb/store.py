@@ -54,7 +54,10 @@ class VectorStore:
     @property
     def projection(self) -> dict[str, int] | None:
         """The part of a document it needs; None for all of it."""
-        return None if self._keeps else dict.fromkeys([*self._fields, *self._filter_paths], 1)
+        roots = {path.partition(".")[0] for path in (*self._fields, *self._filter_paths)}
+        if self._keeps or any(root.startswith("$") for root in roots):
+            return None
+        return dict.fromkeys(sorted(roots), 1)
 
     def apply(self, gone: Iterable[object], documents: Sequence[Document]) -> None:
         """Takes documents out and others in, as one change."""

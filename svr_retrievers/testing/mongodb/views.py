@@ -56,6 +56,11 @@ async def namespace(database: AsyncDatabase[Document], name: str) -> Namespace:
         at = text(options, "viewOn")
 
 
+async def is_view(database: AsyncDatabase[Document], name: str) -> bool:
+    info = await _info(database, name)
+    return info is not None and info.get("type") == "view"
+
+
 def _rules(pipelines: list[object]) -> bytes:
     return hashlib.sha256(key_of(pipelines)).digest() if pipelines else b""
 
