@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import contextlib
 
-_SUITES = ("collections", "concurrency", "conformance", "partitioning", "reading", "searching", "writing")
+_SUITES = (
+    "collections",
+    "concurrency",
+    "conformance",
+    "control",
+    "control_base",
+    "control_leases",
+    "control_operations",
+    "control_outbox",
+    "partitioning",
+    "reading",
+    "searching",
+    "writing",
+)
 
 with contextlib.suppress(ImportError):
     import pytest
