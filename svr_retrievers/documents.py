@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from svr_retrievers.backends.indexes import Stored
 from svr_retrievers.backends.protocol import Batch, CollectionConfig
 from svr_retrievers.errors import BatchError, DimensionMismatch, DocumentProblem, InputError
 from svr_retrievers.filters import normalise_metadata, typed_values
@@ -152,7 +153,7 @@ def check_all(
                 index, documents[index].id, "vector", "it is missing and the collection has no embedder."
             )
     faulty = {p.index for p in made.problems} | set(missing)
-    check_vectors(array, [d.id for d in documents], config.metric, made, leave=faulty)
+    check_vectors(array, [d.id for d in documents], config, made, leave=faulty)
     made.check()
     return made, array, missing
 
@@ -226,8 +227,11 @@ def _matrix(vectors: npt.ArrayLike, count: int, dimensions: int) -> Vector:
     return array
 
 
-def vector_fault(vector: Vector, metric: Metric) -> str | None:
-    """Why a vector of the right length still cannot be compared; None when it can."""
+def vector_fault(vector: Vector, config: CollectionConfig) -> str | None:
+    """Why a vector of the right length still cannot be stored or compared; None when it can."""
+    if config.index.vectors != "float32" and not _stored(vector, config.index.vectors).all():
+        return _NOT_STORED[config.index.vectors]
+    metric = config.metric
     with np.errstate(over="ignore", invalid="ignore"):
         squared = float(np.dot(vector, vector))
     if 0.0 < squared <= _MOST_SQUARED:
@@ -244,10 +248,27 @@ def vector_fault(vector: Vector, metric: Metric) -> str | None:
     return None
 
 
+_NOT_STORED: dict[Stored, str] = {
+    "int8": "vector holds numbers that are no whole numbers from -128 to 127, as vectors='int8' stores them. "
+    "Ask the embedding model for int8, or use float32 with quantization='scalar'.",
+    "bit": "vector holds numbers other than 0 and 1, as vectors='bit' stores them. Ask the embedding model for "
+    "bits and unpack them, or use float32 with quantization='binary'.",
+}
+
+
+def _stored(numbers: Vector, kind: Stored) -> npt.NDArray[np.bool_]:
+    """Which of the numbers this kind of vector holds as they are."""
+    if kind == "int8":
+        return np.asarray((numbers == np.rint(numbers)) & (numbers >= -128) & (numbers <= 127))
+    if kind == "bit":
+        return np.asarray((numbers == 0) | (numbers == 1))
+    return np.ones_like(numbers, dtype=np.bool_)
+
+
 def check_vectors(
     vectors: Vector,
     ids: Sequence[str],
-    metric: Metric,
+    config: CollectionConfig,
     problems: Draft,
     *,
     leave: Collection[int] = (),
@@ -256,9 +277,11 @@ def check_vectors(
     with np.errstate(over="ignore", invalid="ignore"):
         squared = np.einsum("ij,ij->i", vectors, vectors)
     fine = squared <= _MOST_SQUARED
-    if metric is Metric.COSINE:
+    if config.metric is Metric.COSINE:
         fine &= squared > 0.0
+    if config.index.vectors != "float32":
+        fine &= _stored(vectors, config.index.vectors).all(axis=1)
     for index in np.flatnonzero(~fine).tolist():
-        fault = None if index in leave else vector_fault(vectors[index], metric)
+        fault = None if index in leave else vector_fault(vectors[index], config)
         if fault is not None:
             problems.refuse(index, ids[index], "vector", fault)

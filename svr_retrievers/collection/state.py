@@ -128,7 +128,7 @@ class CollectionState:
         else:
             made = await embed_query(self.embedder, request.text)
             vector = checks.one_vector(made, self.dimensions, "the embedder's vector")
-        fault = checks.vector_fault(vector, self.metric)
+        fault = checks.vector_fault(vector, self._ref.config)
         if fault is not None:
             raise InputError(fault)
         return vector

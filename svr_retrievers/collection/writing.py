@@ -58,7 +58,7 @@ class CollectionWrites(CollectionState):
         )
         if missing:
             array[missing] = await self._embedded([given[i].text for i in missing])
-            checks.check_vectors(array, [d.id for d in given], self.metric, draft)
+            checks.check_vectors(array, [d.id for d in given], self._ref.config, draft)
             draft.check()
         return await self._write(draft.batch(array)) if given else AddResult(())
 

@@ -194,9 +194,10 @@ def test_bad_rows_of_an_array_are_named():
 )
 def test_the_batch_check_and_the_check_of_one_agree(vectors, metric):
     made = draft([], CONFIG, "n")
-    check_vectors(vectors, list("abcd"), metric, made)
+    config = CollectionConfig("c", vectors.shape[1], metric)
+    check_vectors(vectors, list("abcd"), config, made)
     refused = {p.index for p in made.problems}
-    assert refused == {i for i in range(4) if vector_fault(vectors[i], metric) is not None}
+    assert refused == {i for i in range(4) if vector_fault(vectors[i], config) is not None}
     kept = vectors[[i for i in range(4) if i not in refused]]
     with np.errstate(all="raise", under="ignore"):
         distances = ((kept[:, None] - kept[None]) ** 2).sum(axis=-1)

@@ -150,7 +150,7 @@ def _packed(rows: Vector, kind: VectorKind) -> tuple[np.ndarray[tuple[int, int],
         return np.ascontiguousarray(rows, "<f4").view(np.uint8).reshape(count, 4 * dimensions), 0
     if kind == "bit":
         return np.packbits(rows > 0, axis=1), -dimensions % 8
-    whole = (rows == np.rint(rows)).all(axis=1) & (np.abs(rows) <= _INT8_MAX).all(axis=1)
+    whole = (rows == np.rint(rows)).all(axis=1) & ((rows >= -_INT8_MAX - 1) & (rows <= _INT8_MAX)).all(axis=1)
     largest = np.abs(rows).max(axis=1, initial=np.float32(0))
     scale = np.where(whole | (largest == 0), 1, _INT8_MAX / np.where(largest == 0, 1, largest))
     return np.rint(rows * scale[:, None]).astype(np.int8).view(np.uint8), 0
