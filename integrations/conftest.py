@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from svr_retrievers import SVRClient
 
 _CLIENTS = {"memory": "memory_client", "postgres": "svr_client", "mongodb": "mongodb_client"}
+_UNKNOWN_COMMAND = 59
 
 
 @pytest.fixture(scope="session")
@@ -19,23 +21,43 @@ def memory_client() -> Iterator[SVRClient]:
         yield client
 
 
+@contextmanager
+def _database(server: str, **told: float) -> Iterator[str]:
+    """The URL of an empty database. `told`: what the stand-in for Atlas is told about it; Atlas is as it is."""
+    from pymongo import MongoClient
+    from pymongo.errors import OperationFailure
+
+    name = f"svr_test_{secrets.token_hex(6)}"
+    given, _, options = server.partition("?")
+    scheme, _, rest = given.partition("://")
+    with MongoClient(server) as driver:
+        try:
+            driver[name].command({"standIn": 1, **told})
+        except OperationFailure as error:
+            if error.code != _UNKNOWN_COMMAND:
+                raise
+        yield f"{scheme}://{rest.partition('/')[0]}/{name}" + (f"?{options}" if options else "")
+        driver.drop_database(name)
+
+
 @pytest.fixture(scope="session")
 def mongodb_database(mongodb_server: str) -> Iterator[str]:
     """The URL of a database for a whole run: opening one takes longer than most tests."""
-    from pymongo import MongoClient
-
-    name = f"svr_test_{secrets.token_hex(6)}"
-    given, _, options = mongodb_server.partition("?")
-    scheme, _, rest = given.partition("://")
-    yield f"{scheme}://{rest.partition('/')[0]}/{name}" + (f"?{options}" if options else "")
-    with MongoClient(mongodb_server) as client:
-        client.drop_database(name)
+    with _database(mongodb_server) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
 def mongodb_client(mongodb_database: str) -> Iterator[SVRClient]:
     """A blocking client on that database; each test uses collections of its own."""
     with SVRClient(mongodb_database) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def late_client(mongodb_server: str) -> Iterator[SVRClient]:
+    """A client on a database whose search indexes take their time to be built, and then run behind the writes."""
+    with _database(mongodb_server, build=0.3, refresh=0.5) as url, SVRClient(url) as client:
         yield client
 
 

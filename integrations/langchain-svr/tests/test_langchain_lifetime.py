@@ -19,11 +19,19 @@ from svr_retrievers.errors import ClientClosed, CollectionMismatch, InputError, 
 
 SECRET = "s3cr3t-pa55"
 URL = f"postgresql://someone:{SECRET}@127.0.0.1:1/nowhere?connect_timeout=2"
+URLS = [
+    pytest.param(URL, id="postgres", marks=pytest.mark.postgres),
+    pytest.param(f"mongodb://someone:{SECRET}@127.0.0.1:1/nowhere", id="mongodb", marks=pytest.mark.mongodb),
+    pytest.param(
+        f"mongodb+srv://someone:{SECRET}@cluster0.invalid/nowhere", id="atlas", marks=pytest.mark.mongodb
+    ),
+]
 
 
-def test_the_constructor_opens_nothing(embedding: Any) -> None:
+@pytest.mark.parametrize("url", URLS)
+def test_the_constructor_opens_nothing(url: str, embedding: Any) -> None:
     before = threading.active_count()
-    store = SVRVectorStore(embedding, url=URL)
+    store = SVRVectorStore(embedding, url=url)
     assert threading.active_count() == before
     assert embedding.calls == []
     store.close()
@@ -244,8 +252,9 @@ def test_a_failed_from_texts_closes_the_client_it_made(
         made[0].list_collections()
 
 
-def test_the_password_is_in_no_repr_and_no_dump(embedding: Any) -> None:
-    store = SVRVectorStore(embedding, url=URL, collection="docs")
+@pytest.mark.parametrize("url", URLS)
+def test_the_password_is_in_no_repr_and_no_dump(url: str, embedding: Any) -> None:
+    store = SVRVectorStore(embedding, url=url, collection="docs")
     retriever = SVRRetriever(vectorstore=store)
     chain = retriever | (lambda documents: documents)
     tool = store.as_tool(name="t", description="d")
@@ -256,9 +265,10 @@ def test_the_password_is_in_no_repr_and_no_dump(embedding: Any) -> None:
     assert "docs" in repr(store)
 
 
-@pytest.mark.postgres
-async def test_the_password_is_in_no_error(embedding: Any) -> None:
-    store = SVRVectorStore(embedding, url=URL)
+@pytest.mark.parametrize("url", URLS)
+async def test_the_password_is_in_no_error(url: str, embedding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SVR_CONNECT_TIMEOUT_SECONDS", "2")
+    store = SVRVectorStore(embedding, url=url)
     errors: list[SVRError] = []
     start = time.monotonic()
     with pytest.raises(SVRError) as caught:
