@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from bson import Timestamp
 from pymongo import AsyncMongoClient
@@ -34,6 +35,8 @@ class Follower:
     def __init__(self, client: AsyncMongoClient[Document], home: Namespace) -> None:
         self.replicas: list[Replica] = []
         self.opened = asyncio.Event()
+        self.connected = asyncio.Event()
+        self.connected.set()
         self.position = Timestamp(0, 0)
         self._collection = client.get_database(home.database, codec_options=CODEC)[home.source]
         self._token: Document | None = None
@@ -41,6 +44,7 @@ class Follower:
     async def follow(self) -> None:
         """Runs until it raises HistoryLost or CollectionGone; other failures are tried again from where it was."""
         while True:
+            await self.connected.wait()
             try:
                 await self._stream()
             except OperationFailure as error:
@@ -63,6 +67,8 @@ class Follower:
             self.opened.set()
             while stream.alive:
                 change = await stream.try_next()
+                if not self.connected.is_set():
+                    return
                 if change is not None:
                     self._take(dict(change))
                 self._reached(stream)
@@ -76,7 +82,7 @@ class Follower:
                 replica.offer(change)
 
     def _reached(self, stream: AsyncChangeStream[Document]) -> None:
-        token = stream.resume_token
+        token: Mapping[str, object] | None = stream.resume_token
         if token is not None:
             self._token = dict(token)
             self.position = max(self.position, token_time(str(token["_data"])))

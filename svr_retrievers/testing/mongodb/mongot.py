@@ -118,6 +118,14 @@ class Mongot:
         self._retire(index)
         index.status, index.message = FAILED, why
 
+    def disconnect(self) -> None:
+        for follower in self._followers.values():
+            follower.connected.clear()
+
+    def reconnect(self) -> None:
+        for follower in self._followers.values():
+            follower.connected.set()
+
     def rebuild(self, index: Index) -> None:
         self._stage(index, stale=index.status == STALE)
 

@@ -172,14 +172,17 @@ def _client(address: str) -> MongoClient[dict[str, object]]:
 
 
 def _state(node: Node) -> int | None:
-    """The member's state as replSetGetStatus numbers it; None while it does not answer."""
+    """What the member is, as far as it can be asked without a login; None while it does not serve."""
     if node.process is None:
         return None
     with _client(node.address) as client:
         try:
-            return int(client.admin.command("replSetGetStatus")["myState"])
+            hello = client.admin.command("hello")
         except PyMongoError:
             return None
+    if hello.get("isWritablePrimary"):
+        return _PRIMARY
+    return _SECONDARY if hello.get("secondary") else None
 
 
 def _free_ports(count: int) -> list[int]:

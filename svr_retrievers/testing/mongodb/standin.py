@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote_plus
@@ -48,6 +50,8 @@ class AtlasStandIn:
         self._embed = embed
         self._catalogue = catalogue
         self._fronts: list[Front] = []
+        self._addresses: dict[str, str] = {}
+        self._mongot: Mongot | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._started = threading.Event()
@@ -73,6 +77,32 @@ class AtlasStandIn:
         """How many clients are connected."""
         return sum(front.connections for front in self._fronts)
 
+    def front_of(self, member: str) -> str:
+        """The address in front of that member."""
+        return self._addresses[member]
+
+    @contextlib.contextmanager
+    def replication_cut(self) -> Iterator[None]:
+        """The search process hears nothing of the collections for as long; then it goes on from where it was."""
+        self._called(lambda mongot: mongot.disconnect())
+        try:
+            yield
+        finally:
+            self._called(lambda mongot: mongot.reconnect())
+
+    def _called(self, act: Callable[[Mongot], None]) -> None:
+        loop, mongot = self._loop, self._mongot
+        assert loop is not None
+        assert mongot is not None
+        done = threading.Event()
+
+        def call() -> None:
+            act(mongot)
+            done.set()
+
+        loop.call_soon_threadsafe(call)
+        done.wait(_START_SECONDS)
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -92,7 +122,7 @@ class AtlasStandIn:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         members = await _members(self._upstream)
-        mongot = Mongot(self._upstream, self._control, self._embed, self._catalogue)
+        mongot = self._mongot = Mongot(self._upstream, self._control, self._embed, self._catalogue)
         try:
             await mongot.start()
             await self._listen(mongot, members)
@@ -103,15 +133,14 @@ class AtlasStandIn:
             await mongot.stop()
 
     async def _listen(self, mongot: Mongot, members: list[str]) -> None:
-        addresses: dict[str, str] = {}
-        commands = Commands(mongot, addresses)
+        commands = Commands(mongot, self._addresses)
         for number, member in enumerate(members):
             host, _, port = member.rpartition(":")
             front = Front((host, int(port)), commands)
             self._fronts.append(front)
             at = await front.start(_HOST, self._port + number if self._port else 0)
-            addresses[member] = f"{_HOST}:{at}"
-        self.uri = _in_front(self._upstream, list(addresses.values()))
+            self._addresses[member] = f"{_HOST}:{at}"
+        self.uri = _in_front(self._upstream, list(self._addresses.values()))
 
 
 async def _members(upstream: str) -> list[str]:
