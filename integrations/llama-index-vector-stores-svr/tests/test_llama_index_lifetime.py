@@ -22,13 +22,21 @@ from svr_retrievers.errors import ClientClosed, CollectionMismatch, InputError, 
 
 SECRET = "s3cr3t-pa55"
 URL = f"postgresql://someone:{SECRET}@127.0.0.1:1/nowhere?connect_timeout=2"
+URLS = [
+    pytest.param(URL, id="postgres", marks=pytest.mark.postgres),
+    pytest.param(f"mongodb://someone:{SECRET}@127.0.0.1:1/nowhere", id="mongodb", marks=pytest.mark.mongodb),
+    pytest.param(
+        f"mongodb+srv://someone:{SECRET}@cluster0.invalid/nowhere", id="atlas", marks=pytest.mark.mongodb
+    ),
+]
 OPENED = "llama_index.vector_stores.svr.connection.SVRClient"
 QUERY = VectorStoreQuery(query_embedding=[1.0] * 48, similarity_top_k=99)
 
 
-def test_the_constructor_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("url", URLS)
+def test_the_constructor_opens_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OPENED, lambda _url: pytest.fail("opened"))
-    store = SVRVectorStore(dimensions=3, url=URL)
+    store = SVRVectorStore(dimensions=3, url=url)
     store.close()
 
 
@@ -142,9 +150,10 @@ def test_a_subclass_keeps_the_stable_class_name() -> None:
     assert Mine(dimensions=3, url="memory://").to_dict()["class_name"] == "SVRVectorStore"
 
 
-def test_to_json_to_dict_repr_and_pickle_hold_no_password(embed_model: Any, caplog: Any) -> None:
+@pytest.mark.parametrize("url", URLS)
+def test_to_json_to_dict_repr_and_pickle_hold_no_password(url: str, embed_model: Any, caplog: Any) -> None:
     caplog.set_level(logging.DEBUG)
-    store = SVRVectorStore(url=URL, **SETTINGS)
+    store = SVRVectorStore(url=url, **SETTINGS)
     index = VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
     pipeline = IngestionPipeline(transformations=[], vector_store=store)
     tool = store.as_tool(embed_model=embed_model, name="t", description="d")
@@ -153,14 +162,15 @@ def test_to_json_to_dict_repr_and_pickle_hold_no_password(embed_model: Any, capl
     shown += [str(vars(store._connection)), str(store.__pydantic_private__), str(vars(store))]
     shown += [pickle.dumps(store).decode("latin-1"), str(pipeline.model_dump()), caplog.text]
     shown += [repr(copy.copy(store)), repr(copy.deepcopy(store)), str(SVRVectorStore.model_json_schema())]
-    assert not [text for text in shown if SECRET in text or "127.0.0.1" in text]
+    assert not [text for text in shown if any(each in text for each in (SECRET, "127.0.0.1", "cluster0"))]
 
 
-@pytest.mark.postgres
-async def test_no_error_holds_the_password() -> None:
+@pytest.mark.parametrize("url", URLS)
+async def test_no_error_holds_the_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import traceback
 
-    store = SVRVectorStore(url=URL, dimensions=48)
+    monkeypatch.setenv("SVR_CONNECT_TIMEOUT_SECONDS", "2")
+    store = SVRVectorStore(url=url, dimensions=48)
     for call in (lambda: store.query(QUERY), lambda: asyncio.run(store.aquery(QUERY))):
         with pytest.raises(SVRError) as caught:
             await asyncio.to_thread(call)
