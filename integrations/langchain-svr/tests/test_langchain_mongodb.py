@@ -13,7 +13,7 @@ from langchain_core.vectorstores import VectorStore
 from langchain_svr import SVRRetriever, SVRVectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
 
-from svr_retrievers import SVRClient, by_field, hnsw
+from svr_retrievers import SVRClient, by_field, flat, hnsw
 from svr_retrievers.errors import InputError
 
 pytestmark = pytest.mark.mongodb
@@ -228,9 +228,27 @@ def test_an_index_that_somebody_dropped_is_not_taken_for_an_empty_collection(ani
     assert "(ready)" in animals.collection.explain(vector=[1.0] * 48).plan
 
 
-def test_a_partitioned_collection_is_one_collection_and_one_index(make_store: Any) -> None:
-    store = make_store(index=GRAPH, partition_by=by_field("kind"))
+@pytest.mark.parametrize(
+    "index",
+    [
+        GRAPH,
+        hnsw(min_rows=1, mode="views"),
+        hnsw(min_rows=0, mode="fields"),
+        hnsw(min_rows=0, vectors="int8"),
+        hnsw(min_rows=0, quantization="scalar"),
+        flat(),
+    ],
+    ids=["filtered", "views", "fields", "int8", "scalar", "flat"],
+)
+def test_a_partitioned_collection_answers_however_it_is_indexed(
+    make_store: Any, embedding: Any, index: Any
+) -> None:
+    embedding.embed_query = lambda text: embedding.embed_documents([text])[0]
+    plain = embedding.embed_documents
+    embedding.embed_documents = lambda texts: np.round(plain(texts)).tolist()
+    store = make_store(index=index, partition_by=by_field("kind"))
     store.add_texts(["a b", "a c"], [{"kind": "x"}, {"kind": "y"}], ids=["1", "2"])
+    store.collection.refresh()
     assert ids(store.similarity_search("a", k=2, partitions=["kind=y"])) == ["2"]
     assert ids(store.similarity_search("a b", k=2)) == ["1", "2"]
     assert ids(store.similarity_search("a b", k=2, filter={"kind": "y"})) == ["2"]

@@ -67,10 +67,37 @@ def test_every_public_method_says_what_it_returns() -> None:
     assert get_type_hints(SVRVectorStore.delete)["return"] is bool
 
 
+ATLAS = "mongodb+srv://user:password@cluster0.example.mongodb.net/library"
+
+
+def examples(*, of_atlas: bool) -> list[str]:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [block for block in blocks if (ATLAS in block) is of_atlas]
+
+
+def run(code: list[str], embedding: Any, scope: dict[str, Any]) -> None:
+    scope["embedding"] = embedding
+    exec(compile("\n".join(code).replace("my_embeddings", "embedding"), "README.md", "exec"), scope)
+
+
 @pytest.mark.filterwarnings("error")
 def test_the_examples_of_the_readme_run(embedding: Any) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    code = "\n".join(blocks).replace("my_embeddings", "embedding")
-    scope: dict[str, Any] = {"embedding": embedding}
-    exec(compile(code, "README.md", "exec"), scope)
+    scope: dict[str, Any] = {}
+    run(examples(of_atlas=False), embedding, scope)
     scope["store"].close()
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_example_of_mongodb_runs(mongodb_url: str, embedding: Any) -> None:
+    scope: dict[str, Any] = {}
+    run(examples(of_atlas=False), embedding, scope)
+    [code] = examples(of_atlas=True)
+    run([code.replace(ATLAS, mongodb_url)], embedding, scope)
+    scope["store"].close()
+
+
+def test_every_extra_is_one_of_the_core() -> None:
+    core = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras) == {"postgres", "embedded", "mongodb"} <= set(core)
+    assert all(needs == [f"svr-retrievers[{name}]"] for name, needs in extras.items())

@@ -129,7 +129,15 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"partition_by": by_time("at")}, {"filter_fields": None, "index": None}], ids=str
+    "changes",
+    [
+        {},
+        {"partition_by": by_time("at")},
+        {"filter_fields": None, "index": None},
+        {"index": hnsw(quantization="scalar", mode="views")},
+        {"index": hnsw(vectors="int8", mode="fields")},
+    ],
+    ids=str,
 )
 def test_a_dump_holds_every_setting_and_makes_the_same_store(changes: Any) -> None:
     store = SVRVectorStore(url="memory://", **(SETTINGS | changes))

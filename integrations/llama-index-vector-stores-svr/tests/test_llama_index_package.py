@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import llama_index.vector_stores.svr as package
-import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,12 +26,33 @@ def test_the_hub_metadata_names_what_can_be_imported() -> None:
     assert told["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["llama_index"]
 
 
-def test_the_code_in_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+ATLAS = "mongodb+srv://user:password@cluster0.example.mongodb.net/library"
+
+
+def run_readme(replaced: str | None = None) -> None:
+    """Every example in its order; the one of Atlas only where a URL is given for it."""
     code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(code) == 4
-    scope: dict[str, object] = {}
-    exec(compile("\n".join(code), "README.md", "exec"), scope)
-    scope["store"].close()  # type: ignore[attr-defined]
+    assert len(code) == 5
+    assert sum(ATLAS in block for block in code) == 1
+    chosen = [block.replace(ATLAS, replaced or ATLAS) for block in code if replaced or ATLAS not in block]
+    scope: dict[str, Any] = {}
+    exec(compile("\n".join(chosen), "README.md", "exec"), scope)
+    scope["store"].close()
+
+
+def test_the_code_in_the_readme_runs() -> None:
+    run_readme()
+
+
+def test_the_code_for_mongodb_runs(mongodb_url: str) -> None:
+    run_readme(mongodb_url)
+
+
+def test_every_extra_is_one_of_the_core() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    core = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(told) == {"postgres", "embedded", "mongodb"} <= set(core)
+    assert all(needs == [f"svr-retrievers[{name}]"] for name, needs in told.items())
 
 
 def test_the_readme_explains_every_operator_and_option() -> None:

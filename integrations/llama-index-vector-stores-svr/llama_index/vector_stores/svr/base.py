@@ -44,15 +44,15 @@ _CONSTANT = ("stores_text", "is_embedding_query", "flat_metadata", "class_name")
 
 
 class SVRVectorStore(BasePydanticVectorStore):
-    """A LlamaIndex vector store over a partitioned PostgreSQL collection.
+    """A LlamaIndex vector store over a partitioned collection on PostgreSQL or MongoDB Atlas.
 
     Opens on first use and makes the collection if it is missing. Safe for many threads and event loops;
     the asynchronous methods never block theirs. Adding a node again replaces it.
 
-    `url` is `postgresql://...` or `memory://`; without it and without a `client` the default of SVRClient
-    is used. A `client` is shared and never closed here. `filter_fields` become typed, indexed columns;
-    `ref_doc_id` is always one of those of a new collection. No dump, repr or pickle of a store holds its
-    connection: a copy needs `connect`, or `url=` or `client=` in `from_dict`.
+    `url` is `postgresql://...`, `mongodb+srv://...` or `memory://`; without it and without a `client` the
+    default of SVRClient is used. A `client` is shared and never closed here. `filter_fields` become typed
+    and indexed; `ref_doc_id` is always one of those of a new collection. No dump, repr or pickle of a store
+    holds its connection: a copy needs `connect`, or `url=` or `client=` in `from_dict`.
 
     Raises:
         CollectionMismatch: on first use, when the collection exists with other settings.
