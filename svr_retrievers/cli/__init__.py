@@ -13,7 +13,13 @@ from collections.abc import Sequence
 from svr_retrievers.errors import SVRError
 
 DEBUG = "--debug"
-EXTRA_OF = {"cyclopts": "cli", "rich": "cli", "psycopg": "postgres", "pgvector": "postgres"}
+EXTRA_OF = {
+    "cyclopts": "cli",
+    "rich": "cli",
+    "psycopg": "postgres",
+    "pgvector": "postgres",
+    "pymongo": "mongodb",
+}
 INTERRUPTED, BROKEN_PIPE, ERROR = 130, 141, 2
 
 

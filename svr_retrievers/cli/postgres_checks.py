@@ -5,18 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Literal
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from svr_retrievers.cli.checks import Check
 from svr_retrievers.settings import Settings
 
-State = Literal["ok", "note", "fail"]
 Row = tuple[object, ...]
 
 ITERATIVE_SCAN_SINCE = (0, 8)
@@ -38,16 +36,6 @@ FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = 
 WHERE c.relnamespace = to_regnamespace(%s)::oid AND c.relkind = 'i' AND a.amname IN ('hnsw', 'ivfflat')
 ORDER BY 1
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at. `fix` says what to do when it is not ok."""
-
-    name: str
-    state: State
-    detail: str
-    fix: str = ""
 
 
 def checks(url: str, settings: Settings) -> Iterator[Check]:

@@ -30,7 +30,7 @@ class Store:
     Parameters
     ----------
     url
-        postgresql://user@host/database.
+        postgresql://user@host/database or mongodb+srv://user@cluster/database.
     path
         Data folder of the embedded PostgreSQL.
     """
@@ -42,7 +42,7 @@ class Store:
         return SVRClient(self.url, path=self.path, settings=Settings.load())
 
     def database_url(self, settings: Settings) -> str:
-        """The PostgreSQL URL itself, for what goes around the client. May start the embedded server."""
+        """The database's URL itself, for what goes around the client. May start the embedded server."""
         given = self.url
         if given is None and self.path is None and settings.url is not None:
             given = settings.url.get_secret_value()

@@ -1,10 +1,9 @@
-"""Random histories on the memory backend and on PostgreSQL, which must tell the same story at every step."""
+"""Random histories on the memory backend and on a database, which must tell the same story at every step."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ from svr_retrievers import (
     hnsw,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.postgres]
+pytestmark = pytest.mark.slow
 
 EXAMPLES = int(os.environ.get("SVR_ORACLE_EXAMPLES", "15"))
 STEPS = 25
@@ -195,13 +194,20 @@ def _row(hit: object) -> tuple:
     )
 
 
-@pytest.fixture
-def clients(postgres_url: str) -> Iterator[tuple[SVRClient, SVRClient]]:
-    with SVRClient("memory://") as memory, SVRClient(postgres_url) as postgres:
-        yield memory, postgres
+@pytest.mark.parametrize(
+    "database",
+    [
+        pytest.param("postgres_url", marks=pytest.mark.postgres),
+        pytest.param("mongodb_url", marks=pytest.mark.mongodb),
+    ],
+)
+def test_both_backends_tell_the_same_story(request: pytest.FixtureRequest, database: str) -> None:
+    url = request.getfixturevalue(database)
+    with SVRClient("memory://") as memory, SVRClient(url) as other:
+        _tell_the_same_story((memory, other))
 
 
-def test_both_backends_tell_the_same_story(clients: tuple[SVRClient, SVRClient]) -> None:
+def _tell_the_same_story(clients: tuple[SVRClient, SVRClient]) -> None:
     class OnThese(Histories):
         pass
 
