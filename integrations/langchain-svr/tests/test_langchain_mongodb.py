@@ -111,27 +111,27 @@ async def test_delete_of_an_empty_list_does_not_empty_the_collection(animals: An
 @pytest.mark.parametrize(
     ("condition", "found"),
     [
-        ({"legs": 2}, {"hen"}),
-        ({"kind": "farm"}, {"hen", "cow"}),
-        ({"kind": "farm", "legs": {"$gte": 3}}, {"cow"}),
-        ({"legs": {"$in": []}}, set()),
-        ({"legs": {"$in": [2, 4.0, 5]}}, {"cat", "dog", "hen", "cow"}),
-        ({"$or": [{"kind": "pet"}, {"legs": 2}]}, {"cat", "dog", "hen"}),
-        ({"$nor": [{"kind": "pet"}, {"legs": 2}]}, {"cow"}),
-        ({"$not": {"legs": 4}}, {"hen"}),
-        ({"kind": {"$like": "p%"}}, {"cat", "dog"}),
-        ({"colour": None}, {"cat", "dog", "hen", "cow"}),
-        ({"legs": {"$exists": False}}, set()),
+        ({"legs": 2}, ["hen"]),
+        ({"kind": "farm"}, ["cow", "hen"]),
+        ({"kind": "farm", "legs": {"$gte": 3}}, ["cow"]),
+        ({"legs": {"$in": []}}, []),
+        ({"legs": {"$in": [2, 4.0, 5]}}, ["cat", "cow", "dog", "hen"]),
+        ({"$or": [{"kind": "pet"}, {"legs": 2}]}, ["cat", "dog", "hen"]),
+        ({"$nor": [{"kind": "pet"}, {"legs": 2}]}, ["cow"]),
+        ({"$not": {"legs": 4}}, ["hen"]),
+        ({"kind": {"$like": "p%"}}, ["cat", "dog"]),
+        ({"colour": None}, ["cat", "cow", "dog", "hen"]),
+        ({"legs": {"$exists": False}}, []),
     ],
     ids=str,
 )
 async def test_filter_is_honoured_on_indexed_fields_and_on_others(
-    animals: Any, condition: Any, found: set[str]
+    animals: Any, condition: Any, found: list[str]
 ) -> None:
     """Atlas refuses a path that its index lacks, `$in` of nothing, and values of several types in it."""
-    assert set(ids(animals.similarity_search("the", k=9, filter=condition))) == found
+    assert sorted(map(str, ids(animals.similarity_search("the", k=9, filter=condition)))) == found
     scored = await animals.asimilarity_search_with_relevance_scores("the", k=9, filter=condition)
-    assert {d.id for d, _ in scored} == found
+    assert sorted(str(d.id) for d, _ in scored) == found
 
 
 @pytest.mark.parametrize("key", ["rare", "declared"])
