@@ -12,7 +12,7 @@ from svr_retrievers.testing.mongodb.controlling import controlled
 from svr_retrievers.testing.mongodb.documents import Document, section, text, whole
 from svr_retrievers.testing.mongodb.failpoints import FailPoint
 from svr_retrievers.testing.mongodb.mongot import Mongot
-from svr_retrievers.testing.mongodb.pipelines import rewritten
+from svr_retrievers.testing.mongodb.pipelines import LISTING, NOT_OFFERED, STAGES, rewritten
 from svr_retrievers.testing.mongodb.refusals import Refused
 from svr_retrievers.testing.mongodb.wire import OP_QUERY, Message
 
@@ -24,7 +24,7 @@ _MANAGEMENT = {
 }
 _UNKNOWN = {59, 115, 31082}  # what a server without search says to a command about search indexes
 _UNAUTHORIZED, _TOO_LATE = 13, 50
-_STAGES = (b"$vectorSearch", b"$listSearchIndexes")
+_STAGES = tuple(stage.encode() for stage in (*STAGES, LISTING, *NOT_OFFERED))
 _GREETINGS = {"hello", "isMaster", "ismaster"}
 _VERSIONS = {"buildInfo", "buildinfo"}
 _SCHEMA = {"create", "drop", "dropDatabase", "collMod", "renameCollection"}

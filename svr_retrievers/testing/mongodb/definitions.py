@@ -88,7 +88,7 @@ def check(definition: object) -> Document:
     unknown = sorted(definition.keys() - {"fields", "storedSource", "numPartitions"})
     if unknown:
         raise _bad(f'" unrecognized field "{unknown[0]}"')
-    _check_stored(definition)
+    check_stored(definition)
     for at, each in enumerate(given):
         _check_field(f".fields[{at}]", each)
     kinds = {each["type"] for each in given}
@@ -101,7 +101,7 @@ def check(definition: object) -> Document:
     return definition
 
 
-def _check_stored(definition: Document) -> None:
+def check_stored(definition: Document) -> None:
     stored = definition.get("storedSource", False)
     if stored is True:
         raise _bad('" storedSource true not allowed for vector indexes')

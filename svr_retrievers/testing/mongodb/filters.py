@@ -116,11 +116,11 @@ class _Reader:
             return _not(self._field(path, argument))
         if name in {"$ne", "$nin"}:
             return _not(self._leaf(path, {"$ne": "$eq", "$nin": "$in"}[name], argument))
-        test = self._test(path, name, argument)
+        test = self.test(path, name, argument)
         key = key_of([path, name, argument])
         return lambda columns: columns.mask(path, key, test)
 
-    def _test(self, path: str, name: str, argument: object) -> Test:
+    def test(self, path: str, name: str, argument: object) -> Test:
         if name == "$exists":
             self._indexed(path)
             return lambda held: bool(held) == bool(argument)
@@ -157,6 +157,11 @@ class _Reader:
 def parse(spec: object, paths: Collection[str]) -> Tree:
     """The question a filter asks. Refuses operators, values and paths that Atlas would."""
     return _Reader(paths).tree(spec)
+
+
+def leaf(name: str, argument: object, path: str) -> Test:
+    """One comparison, as a test of a document's values."""
+    return _Reader([path]).test(path, name, argument)
 
 
 def _every(parts: list[Tree]) -> Tree:

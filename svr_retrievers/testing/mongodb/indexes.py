@@ -40,7 +40,8 @@ class Index:
         record = self.record
         home = record.home
         collection = f"collection {home.source} ({uuid.UUID(bytes=home.uuid)})" if home.uuid else home.source
-        return f"{record.ident} (vector index {record.name} {collection} in database {home.database})"
+        kind = "vector" if record.kind == "vectorSearch" else "search"
+        return f"{kind} index {record.ident} ({kind} index {record.name} {collection} in database {home.database})"
 
     def replicas(self) -> list[Replica]:
         return [each for each in (self.main, self.staged) if each is not None]

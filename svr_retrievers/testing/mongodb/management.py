@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bson import ObjectId
 from bson.errors import InvalidId
 
-from svr_retrievers.testing.mongodb import definitions
+from svr_retrievers.testing.mongodb import definitions, mappings
 from svr_retrievers.testing.mongodb.documents import Document, text
 from svr_retrievers.testing.mongodb.indexes import DELETING, Index
 from svr_retrievers.testing.mongodb.mongot import Mongot
@@ -16,6 +18,10 @@ from svr_retrievers.testing.mongodb.views import VIEWS_SINCE, Namespace, namespa
 THROUGH_API = "$throughApi"
 """Marks a command given as Atlas' own interface would give it, which knows views before drivers do."""
 _CREATED = 68
+_CHECKS: dict[str, Callable[[object], Document]] = {
+    "search": mappings.check,
+    "vectorSearch": definitions.check,
+}
 
 
 async def create(mongot: Mongot, command: Document) -> Document:
@@ -40,7 +46,7 @@ async def update(mongot: Mongot, command: Document) -> Document:
     kind = command.get("type", index.record.kind)
     if kind != index.record.kind:
         raise Refused(f"The type of index {index.record.name} cannot be changed to {kind}", 197)
-    definition = definitions.check(command.get("definition"))
+    definition = _CHECKS[index.record.kind](command.get("definition"))
     _check_embedded(index.record.definition, definition)
     if definition != index.record.definition:
         await mongot.update(index, definition)
@@ -96,9 +102,9 @@ def _record(home: Namespace, given: object) -> Record:
     if not isinstance(name, str) or not name:
         raise Refused('"userCommand.indexes[0].name" cannot be empty', 2)
     kind = given.get("type", "search")
-    if kind != "vectorSearch":
-        raise Refused(f"indexes of type {kind!r} are not built here", 2)
-    return Record(ObjectId(), name, kind, home, definitions.check(given.get("definition")))
+    if not isinstance(kind, str) or kind not in _CHECKS:
+        raise Refused(f"the type of an index is one of {', '.join(_CHECKS)}, not {kind!r}", 2)
+    return Record(ObjectId(), name, kind, home, _CHECKS[kind](given.get("definition")))
 
 
 def _existing(mongot: Mongot, wanted: Record) -> Record | None:

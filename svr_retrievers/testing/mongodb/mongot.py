@@ -18,6 +18,7 @@ from svr_retrievers.testing.mongodb.refusals import Refused
 from svr_retrievers.testing.mongodb.replicas import Replica, Store
 from svr_retrievers.testing.mongodb.settings import Control
 from svr_retrievers.testing.mongodb.store import VectorStore
+from svr_retrievers.testing.mongodb.textstore import TextStore
 from svr_retrievers.testing.mongodb.views import namespace
 
 _RETRY_SECONDS = 0.05
@@ -156,7 +157,10 @@ class Mongot:
             self._discard(index.staged)
         record = index.record
         database = record.home.database
-        store: Store = VectorStore(record.definition, self._embed)
+        vectors = record.kind == "vectorSearch"
+        store: Store = (
+            VectorStore(record.definition, self._embed) if vectors else TextStore(record.definition)
+        )
         replica = Replica(record, store, self.client, lambda: self.control.of(database))
         index.staged = replica
         index.status = STALE if stale else BUILDING if again or index.main else PENDING

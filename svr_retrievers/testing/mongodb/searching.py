@@ -1,37 +1,70 @@
-"""Answers `$vectorSearch`: which index is meant, whether it can answer, and what it finds."""
+"""Answers search stages: which index is meant, whether it can answer, and what it finds."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+from svr_retrievers.testing.mongodb import operators
+from svr_retrievers.testing.mongodb.documents import text
+from svr_retrievers.testing.mongodb.found import Found
 from svr_retrievers.testing.mongodb.indexes import DELETING, Index
 from svr_retrievers.testing.mongodb.mongot import Mongot
 from svr_retrievers.testing.mongodb.queries import vector_query
 from svr_retrievers.testing.mongodb.refusals import in_query
-from svr_retrievers.testing.mongodb.store import Found, VectorStore
+from svr_retrievers.testing.mongodb.replicas import Store
+from svr_retrievers.testing.mongodb.store import VectorStore
+from svr_retrievers.testing.mongodb.textstore import TextStore
 from svr_retrievers.testing.mongodb.views import VIEWS_SINCE
 
 STORED_SOURCE_SINCE = (8, 2)
 
 
-async def search(mongot: Mongot, database: str, collection: str, asked: object) -> list[Found]:
-    """An index that does not exist answers nothing, without an error."""
+def search_vectors(mongot: Mongot, database: str, collection: str, asked: object) -> list[Found]:
+    """Of `$vectorSearch`. An index that does not exist answers nothing, without an error."""
     query = vector_query(asked)
     settings = mongot.control.of(database)
     if query.stored_source and settings.version < STORED_SOURCE_SINCE:
         raise in_query('"returnStoredSource" is not supported by $vectorSearch before MongoDB 8.2')
-    index = _index(mongot, database, collection, query.index)
-    if index is None:
+    store = _store(mongot, database, collection, query.index)
+    if store is None:
         return []
-    store = index.main.store if index.main is not None else None
-    if not isinstance(store, VectorStore) or not index.queryable:
-        raise in_query(f"cannot query vector index {index.described} while in state {index.state_in_queries}")
+    if not isinstance(store, VectorStore):
+        raise in_query(f"index {query.index} is not of type vectorSearch")
     if query.stored_source and not store.stores:
         raise in_query("storedSource is not configured for this index.")
     began = time.perf_counter()
     found = store.search(query, settings)
     mongot.search_millis = (time.perf_counter() - began) * 1000
     return found
+
+
+def search_text(mongot: Mongot, database: str, collection: str, asked: object) -> list[Found]:
+    """Of `$search`, which takes the index named "default" when it names none."""
+    if not isinstance(asked, dict):
+        raise in_query('"$search" must be a document')
+    name = text(asked, "index", "default")
+    store = _store(mongot, database, collection, name)
+    if store is None:
+        return []
+    if not isinstance(store, TextStore):
+        raise in_query(f"index {name} is not of type search")
+    return operators.answer(store, asked)
+
+
+SEARCHES: dict[str, Callable[[Mongot, str, str, object], list[Found]]] = {
+    "$vectorSearch": search_vectors,
+    "$search": search_text,
+}
+
+
+def _store(mongot: Mongot, database: str, collection: str, name: str) -> Store | None:
+    index = _index(mongot, database, collection, name)
+    if index is None:
+        return None
+    if index.main is None or not index.queryable:
+        raise in_query(f"cannot query {index.described} while in state {index.state_in_queries}")
+    return index.main.store
 
 
 def _index(mongot: Mongot, database: str, collection: str, name: str) -> Index | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,21 +12,14 @@ import numpy.typing as npt
 from svr_retrievers.testing.mongodb import filters
 from svr_retrievers.testing.mongodb.definitions import Field, compatible, filter_paths, vector_fields
 from svr_retrievers.testing.mongodb.documents import Document, at_path, key_of, section
+from svr_retrievers.testing.mongodb.found import Found
 from svr_retrievers.testing.mongodb.hashing import Embed
 from svr_retrievers.testing.mongodb.queries import VectorQuery, check_vector
 from svr_retrievers.testing.mongodb.refusals import in_query
 from svr_retrievers.testing.mongodb.rows import Rows
 from svr_retrievers.testing.mongodb.settings import Settings
+from svr_retrievers.testing.mongodb.sources import kept
 from svr_retrievers.testing.mongodb.vectors import BIT, FLOAT, FloatArray, Vector, vector
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One hit: the document's `_id`, its score, and what the index stored of it."""
-
-    ident: object
-    score: float
-    stored: Document | None = None
 
 
 class VectorStore:
@@ -175,38 +167,3 @@ def _best(ranks: FloatArray, limit: int) -> npt.NDArray[np.intp]:
 
 def _luck(ident: object) -> float:
     return zlib.crc32(key_of(ident)) / 2**32
-
-
-def kept(document: Document, wanted: Document) -> Document:
-    """The part of a document that stored source names, with its `_id`."""
-    paths = wanted.get("include")
-    if isinstance(paths, list):
-        part: Document = {"_id": document["_id"]}
-        for path in paths:
-            _copy(document, part, str(path).split("."))
-        return part
-    left_out = wanted.get("exclude")
-    return _without(document, [str(p).split(".") for p in left_out] if isinstance(left_out, list) else [])
-
-
-def _copy(source: Document, target: Document, path: Sequence[str]) -> None:
-    head, *rest = path
-    if head not in source:
-        return
-    value = source[head]
-    if rest and isinstance(value, dict):
-        inner = target.setdefault(head, {})
-        assert isinstance(inner, dict)
-        _copy(value, inner, rest)
-    elif not rest:
-        target[head] = value
-
-
-def _without(source: Document, paths: Sequence[Sequence[str]]) -> Document:
-    gone = {path[0] for path in paths if len(path) == 1 and path[0] != "_id"}
-    deeper = {name: [path[1:] for path in paths if len(path) > 1 and path[0] == name] for name in source}
-    return {
-        name: _without(value, deeper[name]) if deeper[name] and isinstance(value, dict) else value
-        for name, value in source.items()
-        if name not in gone
-    }
