@@ -69,7 +69,12 @@ class Catalog:
 
         async def attempt() -> T:
             async with self._database.client.start_session() as session:
-                return await session.with_transaction(body, read_concern=_SNAPSHOT, write_concern=_MAJORITY)
+                try:
+                    return await session.with_transaction(
+                        body, read_concern=_SNAPSHOT, write_concern=_MAJORITY
+                    )
+                finally:
+                    self.fence.release(session)
 
         return await patiently(attempt)
 
