@@ -153,6 +153,8 @@ def translated(collection: str = "") -> Iterator[None]:
 
 def told(error: PyMongoError, collection: str = "") -> SVRError:
     where = f" on the collection {collection!r}" if collection else ""
+    if isinstance(error, NetworkTimeout) and isinstance(error.__cause__, PyMongoError):
+        return told(error.__cause__, collection)  # a transaction that was repeated until the driver gave up
     if isinstance(error, (ExecutionTimeout, NetworkTimeout)) and error.timeout:
         return DeadlineExceeded(f"MongoDB did not answer in time{where}.", hint="Raise timeout_seconds.")
     if isinstance(error, BulkWriteError):

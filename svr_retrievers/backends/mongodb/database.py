@@ -99,7 +99,8 @@ class Database:
 
     async def physical(self, ref: CollectionRef) -> Physical:
         if ref.id not in self._physical:
-            await self.load(ref)
+            with translated(ref.config.name):
+                await self.load(ref)
         return self._physical[ref.id]
 
     def layout(self, ref: CollectionRef, physical: Physical) -> Layout:

@@ -80,8 +80,8 @@ class SearchIndexes(Database):
             raised = progress.raised(await self._seen(ref, target))
             if raised:
                 await self._catalog.save_marks(ref, target.name, raised)
-        if not target.ready:
-            await self._mark_ready(ref, target)
+            if not target.ready:
+                await self._mark_ready(ref, target)
         return True
 
     async def waiting(self, ref: CollectionRef, target: Target) -> list[int]:
