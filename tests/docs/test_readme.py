@@ -67,6 +67,8 @@ def promised(code: str) -> list[str]:
 def _own_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "postgres_url" in request.fixturenames:
         monkeypatch.setenv("SVR_URL", request.getfixturevalue("postgres_url"))
+    if "mongodb_url" in request.fixturenames:
+        monkeypatch.setenv("MONGODB_URI", request.getfixturevalue("mongodb_url"))
 
 
 @pytest.mark.parametrize(
@@ -112,9 +114,19 @@ def test_the_langchain_quick_start_answers_awaited_as_well(postgres_url: str) ->
     assert printed[:2] == printed[2:]
 
 
+def test_the_quick_start_for_atlas_runs_twice_and_prints_what_it_promises(mongodb_url: str) -> None:
+    code = blocks("python")[4]
+
+    first, second = run(code), run(code)
+
+    assert first == second == promised(code)
+    with SVRClient(mongodb_url) as client:
+        assert client.collection("tickets").count() == 2
+
+
 @pytest.mark.slow
 def test_what_the_readme_says_of_recall_targets_runs_and_routes(postgres_url: str) -> None:
-    route, recall, *suggestions = run(blocks("python")[4])
+    route, recall, *suggestions = run(blocks("python")[5])
 
     assert route.startswith("Route(centroid: ")
     assert 0.5 < float(route.rpartition(" ")[2]) <= 1.0
@@ -123,7 +135,7 @@ def test_what_the_readme_says_of_recall_targets_runs_and_routes(postgres_url: st
 
 
 def test_every_python_block_is_one_of_the_tested_quick_starts() -> None:
-    assert len(blocks("python")) == 5
+    assert len(blocks("python")) == 6
     assert len(promised(blocks("python")[0])) == 2
     assert len(promised(blocks("python")[1])) == 4
 
@@ -170,7 +182,7 @@ def test_pip_installs_folders_and_extras_that_exist() -> None:
 def test_the_extras_and_markers_it_names_exist() -> None:
     extras_line = next(p for p in README.split("\n\n") if "Extras of the core" in p)
     named = set(quoted(extras_line.partition("Extras of the core")[2]))
-    assert {"postgres", "embedded", "local", "cli", "all"} == named
+    assert {"postgres", "embedded", "mongodb", "local", "cli", "all"} == named
     assert named <= PROJECT["project"]["optional-dependencies"].keys()
 
     markers = re.search(r"markers: ([\w, ]+)", README)

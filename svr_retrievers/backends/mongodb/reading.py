@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import numpy as np
+from pymongo import IndexModel
 
 from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb import ranking
@@ -20,6 +21,9 @@ from svr_retrievers.model import Document, PartitionMap, Vector
 _BATCH: Final = 1_000
 _SAMPLED_ROWS: Final = 1_000
 _KEYS_AT_ONCE: Final = 2_000
+_FIELD_INDEXES_FROM_ROWS: Final = 5_000
+_MOST_FIELD_INDEXES: Final = 20
+"""A MongoDB collection may have 64 indexes, and each costs every write."""
 
 
 class Reads(Searches):
@@ -102,6 +106,8 @@ class Reads(Searches):
     ) -> dict[int, Vector]:
         layout = self.layout(ref, await self.physical(ref))
         taken: dict[int, Vector] = {}
+        if layout.embedded:
+            return taken
         with translated(ref.config.name):
             await self.check_generation(ref, known)
             for partition in partitions:
@@ -126,6 +132,7 @@ class Reads(Searches):
     async def measure_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
         with translated(ref.config.name):
             await self.check_generation(ref, known)
+            await self._index_fields(ref, known)
             stages: list[Doc] = [{"$sample": {"size": _SAMPLED_ROWS}}, {"$project": lay.READ}]
             sample = [lay.metadata_of(each) async for each in await self.documents(ref).aggregate(stages)]
             spaces = await self._namespaces(ref)
@@ -133,6 +140,16 @@ class Reads(Searches):
             shares = {space: count / rows for space, count in spaces.items()} if rows else {}
             found = FilterStatistics(of_metadata(sample, rows), rows=rows, namespaces=shares)
             await self._catalog.save_field_statistics(ref, found)
+
+    async def _index_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
+        """Ordinary indexes for listing, counting and deleting by declared fields, once there are many rows."""
+        if known.rows < _FIELD_INDEXES_FROM_ROWS:
+            return
+        layout = self.layout(ref, await self.physical(ref))
+        paths = list(layout.paths.typed.values())[:_MOST_FIELD_INDEXES]
+        if paths:
+            made = [IndexModel([(path, 1)], sparse=True) for path in paths]
+            await self.documents(ref).create_indexes(made)
 
     async def _namespaces(self, ref: CollectionRef) -> dict[str, int]:
         stages: list[Doc] = [{"$group": {"_id": f"${lay.NAMESPACE}", "rows": {"$sum": 1}}}]
