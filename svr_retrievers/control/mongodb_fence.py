@@ -90,6 +90,7 @@ class Fence:
         ref: CollectionRef,
         generation: int,
         session: Session,
+        slot: int,
         done: Mapping[int, RowCounts],
         rows: int = 1,
     ) -> range:
@@ -99,7 +100,6 @@ class Fence:
 
         Raises StaleMap, CollectionNotFound, or Closed while the map is being changed.
         """
-        slot = self._picked(session)
         name = _name(ref.id, slot)
         found = await self._slots.find_one_and_update(
             {"_id": name, "generation": generation, **_OPEN},
@@ -117,7 +117,8 @@ class Fence:
             raise StaleMap
         raise Closed
 
-    def _picked(self, session: Session) -> int:
+    def hold(self, session: Session) -> int:
+        """The slot for a transaction that begins: one that no other of this client holds, if there is one."""
         self.release(session)
         held = set(self._held.values())
         free = [slot for slot in range(SLOTS) if slot not in held] or list(range(SLOTS))
