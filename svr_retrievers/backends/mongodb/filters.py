@@ -15,7 +15,7 @@ from bson import encode
 from svr_retrievers.backends.mongodb import expressions, likes
 from svr_retrievers.backends.mongodb.combining import MATCH_ALL, Bounded, Filter, Leaf, combine
 from svr_retrievers.backends.mongodb.encoding import encode_typed
-from svr_retrievers.backends.mongodb.numbers import bound, equal
+from svr_retrievers.backends.mongodb.numbers import bound, equal, is_ordinary
 from svr_retrievers.filters import (
     Compare,
     Contains,
@@ -151,6 +151,8 @@ def _membership(forms: list[object]) -> Filter:
 
 
 def _equal_forms(operands: tuple[Scalar | None, ...]) -> tuple[list[object], bool]:
+    if all(map(is_ordinary, operands)):
+        return list(operands), True
     found = [equal(operand) for operand in operands]
     return [form for each in found for form in each.operands], all(each.exact for each in found)
 

@@ -45,6 +45,13 @@ def equal(operand: Scalar | None) -> Equal:
     return Equal(forms, exact=abs(number) < _DECIMAL_DIGITS and prints_so is is_so)
 
 
+def is_ordinary(operand: Scalar | None) -> bool:
+    """Text and small integers, which have one stored form: the usual operands, told quickly."""
+    return type(operand) is str or (
+        type(operand) is int and -EXACT_FLOAT_INTEGER <= operand <= EXACT_FLOAT_INTEGER
+    )
+
+
 def bound(op: Op, operand: Scalar) -> Bound:
     """For the four range operators."""
     number = _large(operand)
