@@ -26,6 +26,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 from pymongo.errors import InvalidName as BadDatabaseName
+from pymongo.uri_parser import split_options
 
 from svr_retrievers.errors import (
     AuthenticationFailed,
@@ -81,6 +82,7 @@ def make_client(url: str, settings: Settings) -> Client:
     """The driver's client; it connects when first used. Raises ConfigError for a URL that cannot be used."""
     milliseconds = int(settings.connect_timeout_seconds * 1000)
     try:
+        _check_options(url)
         return AsyncMongoClient(
             url,
             appname="svr-retrievers",
@@ -93,6 +95,13 @@ def make_client(url: str, settings: Settings) -> Client:
         )
     except (InvalidURI, ConfigurationError, BadDatabaseName, ValueError, TypeError) as error:
         raise _unusable(url, error) from None
+
+
+def _check_options(url: str) -> None:
+    """The driver itself passes over options that it cannot read, `tls=yes` among them."""
+    options = url.partition("?")[2]
+    if options:
+        split_options(options, validate=True, warn=False)
 
 
 def database_of(client: Client, url: str) -> Database:
@@ -147,6 +156,8 @@ def translated(collection: str = "") -> Iterator[None]:
         yield
     except SVRError:
         raise
+    except BulkWriteError as error:  # it holds the documents
+        raise told(error, collection) from None
     except PyMongoError as error:
         raise told(error, collection) from error
 
@@ -225,9 +236,15 @@ def _of_code(error: OperationFailure, where: str) -> SVRError:
 
 
 def _of_bulk(error: BulkWriteError, where: str) -> SVRError:
-    faults = (error.details or {}).get("writeErrors") or []
+    details = error.details or {}
+    faults = details.get("writeErrors") or details.get("writeConcernErrors") or []
     first = faults[0] if faults else {}
+    code, text = first.get("code"), str(first.get("errmsg"))
+    if "too large" in text:
+        return InputError("A document is larger than the 16 MB that MongoDB takes.", hint="Split its text.")
+    if code in {*_TOO_LARGE, *_CONFLICT, *_RECONNECT, *_TIME_IS_UP}:
+        return _of_code(OperationFailure(text, code, {"errmsg": text}), where)
     return BackendError(
-        f"MongoDB refused {len(faults)} documents{where} (code {first.get('code')}): {str(first.get('errmsg'))[:200]}",
+        f"MongoDB refused {len(faults)} documents{where} (code {code}): {text[:200]}",
         hint="Nothing was written. A validator on the database's collection may refuse them.",
     )
