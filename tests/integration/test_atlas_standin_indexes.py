@@ -141,6 +141,25 @@ def test_the_old_version_answers_while_the_new_one_is_built(db: Database) -> Non
     assert entry(db.c)["latestDefinitionVersion"]["version"] == 1
 
 
+def test_a_list_may_show_for_a_while_what_was_before(db: Database) -> None:
+    built(db.c, "ix", PLAIN)
+    told(db, listingLag=0.5, build=0.1)
+    db.c.update_search_index("ix", FILTERED)
+    shown = entry(db.c)
+    assert (shown["status"], shown["latestDefinition"]) == ("READY", PLAIN)
+    create(db.c, name="new")
+    assert status(db.c, "new") is None
+    ready(db.c, "ix", FILTERED)
+    db.c.drop_search_index("ix")
+    until(lambda: status(db.c, "new") == "READY")
+
+
+def test_waiting_for_replication_does_not_wait_where_it_is_halted(db: Database) -> None:
+    built(db.c, "ix", PLAIN)
+    db.c.insert_one({"_id": 9, "v": [1.0, 0.0]})
+    assert told(db, paused=True, settle=True)["ok"] == 1
+
+
 def test_a_build_can_be_made_to_fail(db: Database) -> None:
     told(db, failNextBuild="out of disk")
     create(db.c)

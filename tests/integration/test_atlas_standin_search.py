@@ -332,9 +332,10 @@ def test_what_is_asked_is_counted(few: Collection) -> None:
     told(few.database, resetCounts=True)
     found(few)
     found(few, limit=1)
+    few.aggregate([{"$unionWith": {"coll": "c", "pipeline": [stage()]}}])
     few.find_one()
-    assert counted(few.database, "$vectorSearch") == 2
-    assert counted(few.database, "aggregate") == 2
+    assert counted(few.database, "$vectorSearch") == 3
+    assert counted(few.database, "aggregate") == 3
     assert counted(few.database, "find") == 1
     assert counted(few.database, "createSearchIndexes") == 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -29,9 +30,13 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--catalogue", default=CATALOGUE, help="the database that keeps the index definitions"
     )
-    parser.add_argument("--server-version", default=Settings().server_version)
-    for name in ("pending", "build", "refresh"):
-        parser.add_argument(f"--{name}", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=JSON",
+        help="a setting under its name in `standIn`",
+    )
     parser.add_argument(
         "--while", type=int, dest="watched", metavar="PID", help="ends when that process has ended"
     )
@@ -40,9 +45,8 @@ def _arguments() -> argparse.ArgumentParser:
 
 def main() -> None:
     given = _arguments().parse_args()
-    settings = Settings(
-        server_version=given.server_version, pending=given.pending, build=given.build, refresh=given.refresh
-    )
+    named = [each.partition("=") for each in given.set]
+    settings = Settings().changed({name: json.loads(value) for name, _, value in named})
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())

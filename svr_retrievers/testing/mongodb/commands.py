@@ -27,7 +27,7 @@ _UNAUTHORIZED, _TOO_LATE = 13, 50
 _STAGES = tuple(stage.encode() for stage in (*STAGES, LISTING, *NOT_OFFERED))
 _GREETINGS = {"hello", "isMaster", "ismaster"}
 _VERSIONS = {"buildInfo", "buildinfo"}
-_SCHEMA = {"create", "drop", "dropDatabase", "collMod", "renameCollection"}
+_SCHEMA = {"drop", "dropDatabase", "collMod", "renameCollection"}
 _DATABASE = b"\x02$db\x00"
 
 
@@ -86,11 +86,11 @@ class Conversation:
 
     async def _searched(self, name: str, request: Message) -> Step:
         command = request.document()
+        database = text(command, "$db")
         asked = section(command, "explain") if name == "explain" else command
-        self._count_search(text(command, "$db"), asked)
         try:
-            await self._take_time(asked, text(command, "$db"))
-            answer = await rewritten(self._mongot, asked | {"$db": command.get("$db")})
+            await self._take_time(asked, database)
+            answer = await rewritten(self._mongot, asked | {"$db": database}, self._shared.counts[database])
         except Refused as refused:
             return Step(answer=request.reply(refused.reply()))
         if name == "explain":
@@ -105,13 +105,6 @@ class Conversation:
         await asyncio.sleep(min(delay, limit) if limit else delay)
         if limit and delay > limit:
             raise Refused("operation exceeded time limit", _TOO_LATE)
-
-    def _count_search(self, database: str, command: Document) -> None:
-        pipeline = command.get("pipeline")
-        for stage in pipeline if isinstance(pipeline, list) else []:
-            name = next(iter(stage), "")
-            if name.encode() in _STAGES:
-                self._shared.counts[database][name] += 1
 
     async def _managing(self, name: str, request: Message) -> Step:
         command = request.document()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from svr_retrievers.testing.mongodb.commands import Answering, Commands, Conversation, Step
 from svr_retrievers.testing.mongodb.wire import Message, read
 
+_BUFFER = 1 << 20  # bytes read ahead; messages may be larger
 Address = tuple[str, int]
 _ENDED = (OSError, asyncio.IncompleteReadError, ValueError)
 
@@ -24,7 +25,7 @@ class Front:
 
     async def start(self, host: str, port: int) -> int:
         """The port it listens on."""
-        self._server = await asyncio.start_server(self._serve, host, port)
+        self._server = await asyncio.start_server(self._serve, host, port, limit=_BUFFER)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -51,7 +52,7 @@ class Front:
             writer.transport.abort()
 
     async def _linked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection(*self._member)
+        server_reader, server_writer = await asyncio.open_connection(*self._member, limit=_BUFFER)
         link = _Link(self._commands.conversation(), writer, server_writer)
         try:
             await _first(link.requests(reader), link.replies(server_reader))

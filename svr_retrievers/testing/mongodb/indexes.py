@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bson import Int64
 
@@ -26,6 +27,16 @@ class Index:
     message: str | None = None
     main: Replica | None = None
     staged: Replica | None = None
+    _before: Document | None = None
+    _changed: float = field(default_factory=time.monotonic)
+
+    def changing(self) -> None:
+        """Keeps what is listed now, for those who shall see it for a while yet."""
+        self._before, self._changed = self.entry(), time.monotonic()
+
+    def shown(self, lag: float) -> Document | None:
+        """The entry, or while a command is younger than `lag` seconds what was listed before it."""
+        return self._before if lag and time.monotonic() - self._changed < lag else self.entry()
 
     @property
     def queryable(self) -> bool:

@@ -13,7 +13,7 @@ from svr_retrievers.testing.mongodb.indexes import DELETING, Index
 from svr_retrievers.testing.mongodb.mongot import Mongot
 from svr_retrievers.testing.mongodb.records import Record
 from svr_retrievers.testing.mongodb.refusals import Refused
-from svr_retrievers.testing.mongodb.views import VIEWS_SINCE, Namespace, namespace
+from svr_retrievers.testing.mongodb.views import VIEWS_SINCE, Namespace, collections, namespace
 
 THROUGH_API = "$throughApi"
 """Marks a command given as Atlas' own interface would give it, which knows views before drivers do."""
@@ -64,18 +64,20 @@ def entries(mongot: Mongot, database: str, collection: str, given: object) -> li
         raise Refused("$listSearchIndexes takes a document with 'id' or 'name' only", 9)
     if len(given) > 1:
         raise Refused("Cannot set both 'name' and 'id' for $listSearchIndexes.", 2)
-    return [
-        index.entry()
+    lag = mongot.control.of(database).listing_lag
+    shown = [
+        index.shown(lag)
         for index in mongot.indexes
         if (index.record.home.database, index.record.home.name) == (database, collection)
         and given.get("name", index.record.name) == index.record.name
         and str(given.get("id", index.record.ident)) == str(index.record.ident)
     ]
+    return [entry for entry in shown if entry is not None]
 
 
 async def _home(mongot: Mongot, command: Document, name: str) -> Namespace:
     database = text(command, "$db")
-    home = await namespace(mongot.client.get_database(database), text(command, name))
+    home = namespace(await collections(mongot.client.get_database(database)), database, text(command, name))
     if home.is_view and not command.get(THROUGH_API) and mongot.control.of(database).version < VIEWS_SINCE:
         raise Refused(
             f"Namespace {database}.{home.name} is a view, not a collection: {name} works on views from 8.1 on",

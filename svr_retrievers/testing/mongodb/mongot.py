@@ -19,7 +19,7 @@ from svr_retrievers.testing.mongodb.replicas import Replica, Store
 from svr_retrievers.testing.mongodb.settings import Control
 from svr_retrievers.testing.mongodb.store import VectorStore
 from svr_retrievers.testing.mongodb.textstore import TextStore
-from svr_retrievers.testing.mongodb.views import namespace
+from svr_retrievers.testing.mongodb.views import collections, namespace
 
 _RETRY_SECONDS = 0.05
 _NOT_SERVING_MS = 30_000
@@ -49,8 +49,9 @@ class Mongot:
         """Takes up the indexes it kept, and builds them without the delays of new ones."""
         async for kept in self._kept.find():
             record = Record.of(kept)
+            known = await collections(self.client.get_database(record.home.database))
             try:
-                home = await namespace(self.client.get_database(record.home.database), record.home.name)
+                home = namespace(known, record.home.database, record.home.name)
             except Refused:
                 home = None
             if home is not None and (home.source, home.uuid) == (record.home.source, record.home.uuid):
@@ -71,6 +72,7 @@ class Mongot:
 
     async def update(self, index: Index, definition: Document) -> None:
         """The version that answers goes on answering until the new one is built."""
+        index.changing()
         record = index.record.updated(definition)
         await self._kept.replace_one({"_id": record.ident}, record.document())
         index.record = record
@@ -78,6 +80,7 @@ class Mongot:
 
     async def drop(self, index: Index) -> None:
         """It is listed as DELETING for as long as the settings say, and answers nothing from now on."""
+        index.changing()
         await self._kept.delete_one({"_id": index.record.ident})
         index.status = DELETING
         self._retire(index)
@@ -98,10 +101,12 @@ class Mongot:
 
     async def reconcile(self, database: str) -> None:
         """After a change of collections or views: indexes go with what they were on, or follow what it has become."""
-        for index in [index for index in self.indexes if index.record.home.database == database]:
+        concerned = [index for index in self.indexes if index.record.home.database == database]
+        known = await collections(self.client.get_database(database)) if concerned else {}
+        for index in concerned:
             record = index.record
             try:
-                home = await namespace(self.client.get_database(database), record.home.name)
+                home = namespace(known, database, record.home.name)
             except Refused as refused:
                 if refused.code == _GONE:
                     await self._lose(index)
@@ -131,7 +136,10 @@ class Mongot:
         self._stage(index, stale=index.status == STALE)
 
     async def settle(self, database: str | None) -> None:
-        """Until every index has taken all that was written before the call."""
+        """Until every index that answers has taken all that was written before the call.
+
+        One whose replication is halted is not waited for.
+        """
         pong = await self.client.admin.command("ping")
         now = pong["operationTime"]
         while any(not self._has_reached(index, now) for index in self.indexes if _within(index, database)):  # noqa: ASYNC110 - states of many
@@ -139,7 +147,9 @@ class Mongot:
 
     def _has_reached(self, index: Index, now: object) -> bool:
         follower = self._followers.get(_source(index))
-        if index.main is None or index.main.frozen or follower is None:
+        if index.main is None or index.main.frozen or follower is None or not follower.connected.is_set():
+            return True
+        if self.control.of(index.record.home.database).paused:
             return True
         return follower.position >= now and index.main.idle
 

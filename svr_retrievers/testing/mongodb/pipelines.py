@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 from svr_retrievers.testing.mongodb import fusion, management, riding
@@ -9,7 +11,7 @@ from svr_retrievers.testing.mongodb.documents import CODEC, Document, section, t
 from svr_retrievers.testing.mongodb.mongot import Mongot
 from svr_retrievers.testing.mongodb.refusals import QueryFailed, Refused
 from svr_retrievers.testing.mongodb.searching import SEARCHES
-from svr_retrievers.testing.mongodb.views import VIEWS_SINCE, is_view
+from svr_retrievers.testing.mongodb.views import VIEWS_SINCE, collections
 
 FUSION = "$rankFusion"
 LISTING = "$listSearchIndexes"
@@ -23,11 +25,12 @@ _NOT_FIRST, _NOT_IN_TRANSACTIONS, _NOT_IN_FACET, _UNKNOWN_STAGE = 40602, 263, 40
 NOT_OFFERED = ("$searchMeta", "$scoreFusion", "$rerank")
 
 
-async def rewritten(mongot: Mongot, command: Document) -> Document:
-    """The `aggregate` command as the server can take it."""
+async def rewritten(mongot: Mongot, command: Document, counts: Counter[str]) -> Document:
+    """The `aggregate` command as the server can take it. `counts` gets each search stage that is met."""
     database, collection = text(command, "$db"), text(command, "aggregate")
     pipeline = _stages(command.get("pipeline"))
     if pipeline and LISTING in pipeline[0]:
+        counts[LISTING] += 1
         entries = management.entries(mongot, database, collection, pipeline[0][LISTING])
         return command | {"pipeline": [*riding.listed(entries), *pipeline[1:]]}
     if "autocommit" in command:
@@ -36,7 +39,7 @@ async def rewritten(mongot: Mongot, command: Document) -> Document:
             f"{next(iter(pipeline[0]), '')} cannot run within a multi-document transaction",
             _NOT_IN_TRANSACTIONS,
         )
-    stages, metas = await _Rewriting(mongot, database).pipeline(collection, pipeline)
+    stages, metas = await _Rewriting(mongot, database, counts).pipeline(collection, pipeline)
     return command | {"pipeline": riding.uncovered(stages) if metas else stages}
 
 
@@ -45,7 +48,8 @@ def _stages(value: object) -> list[Document]:
 
 
 class _Rewriting:
-    def __init__(self, mongot: Mongot, database: str) -> None:
+    def __init__(self, mongot: Mongot, database: str, counts: Counter[str]) -> None:
+        self._counts = counts
         self._mongot = mongot
         self._name = database
         self._database = mongot.client.get_database(database, codec_options=CODEC)
@@ -73,13 +77,15 @@ class _Rewriting:
         """Whether the collection is a view whose stages come first, as they do for search before 8.1."""
         if self._mongot.control.of(self._name).version >= VIEWS_SINCE:
             return False
-        return await is_view(self._database, collection)
+        known = await collections(self._database)
+        return known.get(collection, {}).get("type") == "view"
 
     async def _first(self, name: str, collection: str, asked: object) -> list[Document]:
+        self._counts[name] += 1
         if name == FUSION:
             return await self._fused(collection, asked)
         try:
-            found = SEARCHES[name](self._mongot, self._name, collection, asked)
+            found = await asyncio.to_thread(SEARCHES[name], self._mongot, self._name, collection, asked)
         except QueryFailed as failed:
             version = self._mongot.control.of(self._name).version
             raise failed.on(f"{self._name}.{collection}", version) from failed

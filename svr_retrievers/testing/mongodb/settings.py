@@ -14,7 +14,7 @@ TIERS = {"M0": 3, "FLEX": 10}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Durations are seconds.
+    """Durations are seconds. `listing_lag` is how long `$listSearchIndexes` goes on showing what was before a command.
 
     `recall` below 1 makes approximate answers miss hits, always the same ones, where `numCandidates` is below
     `recall_share` of the rows: at 0 candidates the share `recall` of the hits would be found, at `recall_share`
@@ -25,6 +25,7 @@ class Settings:
     pending: float = 0.0
     build: float = 0.0
     refresh: float = 0.0
+    listing_lag: float = 0.0
     deleting: float = 0.0
     paused: bool = False
     max_indexes: int | None = None
@@ -109,9 +110,6 @@ class Control:
         else:
             self._base.changed(given)
             self._own[database] = self._own.get(database, {}) | given
-
-    def forget(self, database: str) -> None:
-        self._own.pop(database, None)
 
     def take_failure(self, database: str) -> str | None:
         """The message of the build that shall fail next, once."""

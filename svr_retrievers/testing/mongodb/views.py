@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pymongo.asynchronous.database import AsyncDatabase
@@ -38,37 +39,34 @@ class Namespace:
         return self.name != self.source
 
 
-async def namespace(database: AsyncDatabase[Document], name: str) -> Namespace:
+Collections = Mapping[str, Document]
+"""What `listCollections` says, by name."""
+
+
+async def collections(database: AsyncDatabase[Document]) -> Collections:
+    return {str(info["name"]): dict(info) async for info in await database.list_collections()}
+
+
+def namespace(known: Collections, database: str, name: str) -> Namespace:
     """Raises Refused where there is no such collection, or it is a view that no index can be on."""
     at, pipelines = name, list[object]()
     while True:
-        info = await _info(database, at)
+        info = known.get(at)
         if info is None:
-            raise Refused(f"Collection '{database.name}.{name}' does not exist.", 26)
+            raise Refused(f"Collection '{database}.{name}' does not exist.", 26)
         options = section(info, "options")
         if info.get("type") != "view":
             uuid = section(info, "info").get("uuid")
             return Namespace(
-                database.name, name, at, bytes(uuid) if isinstance(uuid, bytes) else b"", _rules(pipelines)
+                database, name, at, bytes(uuid) if isinstance(uuid, bytes) else b"", _rules(pipelines)
             )
         _check(options.get("pipeline"))
         pipelines.append(options.get("pipeline"))
         at = text(options, "viewOn")
 
 
-async def is_view(database: AsyncDatabase[Document], name: str) -> bool:
-    info = await _info(database, name)
-    return info is not None and info.get("type") == "view"
-
-
 def _rules(pipelines: list[object]) -> bytes:
     return hashlib.sha256(key_of(pipelines)).digest() if pipelines else b""
-
-
-async def _info(database: AsyncDatabase[Document], name: str) -> Document | None:
-    async for info in await database.list_collections(filter={"name": name}):
-        return dict(info)
-    return None
 
 
 def _refuse(why: str, code: int) -> Refused:
