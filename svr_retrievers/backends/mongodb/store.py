@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
+import anyio
 from pymongo.errors import PyMongoError
 
 from svr_retrievers.backends.mongodb import layout as lay
@@ -31,6 +32,7 @@ from svr_retrievers.routing.place import unused_path
 from svr_retrievers.routing.probe import Calibration
 
 _DELETED_AT_ONCE: Final = 10_000
+_UNDO_SECONDS: Final = 5.0
 
 
 class MongoBackend(Reads, Views):
@@ -67,9 +69,16 @@ class MongoBackend(Reads, Views):
                     await self.create_index(ref, physical, physical.rest)
                 return await self._catalog.insert_collection(number, config, physical.to_json())
             except BaseException:
-                with suppress(PyMongoError):
-                    await self._drop_physical(ref, physical)
+                await self._undo_creation(ref, physical)
                 raise
+
+    async def _undo_creation(self, ref: CollectionRef, physical: Physical) -> None:
+        """Each part on its own, also for a caller that was cancelled: one that stays must not keep the other."""
+        with anyio.move_on_after(_UNDO_SECONDS, shield=True):
+            with suppress(PyMongoError):
+                await self.drop_indexes(ref, physical)
+            with suppress(PyMongoError):
+                await self._catalog.majority.drop_collection(self.documents_name(ref))
 
     async def _make_documents(self, ref: CollectionRef) -> None:
         documents = self.documents(ref)
