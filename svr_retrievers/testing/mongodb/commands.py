@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -100,10 +100,10 @@ class Conversation:
 
     async def _take_time(self, command: Document, database: str) -> None:
         """As long as searches are told to take, or as the client will wait."""
-        delay = self._mongot.control.of(database).search_delay
-        limit = (whole(command.get("maxTimeMS")) or 0) / 1000
-        await asyncio.sleep(min(delay, limit) if limit else delay)
-        if limit and delay > limit:
+        limit = (whole(command.get("maxTimeMS")) or 0) / 1000 or math.inf
+        control = self._mongot.control
+        await control.reach(database, lambda now, passed: min(now.search_delay, limit) - passed)
+        if control.of(database).search_delay > limit:
             raise Refused("operation exceeded time limit", _TOO_LATE)
 
     async def _managing(self, name: str, request: Message) -> Step:

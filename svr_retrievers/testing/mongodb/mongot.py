@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from pymongo import AsyncMongoClient, WriteConcern
 from pymongo.errors import OperationFailure, PyMongoError
 
+from svr_retrievers.testing.mongodb.control import Control
 from svr_retrievers.testing.mongodb.documents import CODEC, Document
 from svr_retrievers.testing.mongodb.following import CollectionGone, Follower, HistoryLost
 from svr_retrievers.testing.mongodb.hashing import Embed
@@ -16,7 +17,6 @@ from svr_retrievers.testing.mongodb.indexes import BUILDING, DELETING, FAILED, P
 from svr_retrievers.testing.mongodb.records import Record
 from svr_retrievers.testing.mongodb.refusals import Refused
 from svr_retrievers.testing.mongodb.replicas import Replica, Store
-from svr_retrievers.testing.mongodb.settings import Control
 from svr_retrievers.testing.mongodb.store import VectorStore
 from svr_retrievers.testing.mongodb.textstore import TextStore
 from svr_retrievers.testing.mongodb.views import collections, namespace
@@ -84,9 +84,8 @@ class Mongot:
         await self._kept.delete_one({"_id": index.record.ident})
         index.status = DELETING
         self._retire(index)
-        delay = self.control.of(index.record.home.database).deleting
-        if delay:
-            self._spawn(self._forget_later(index, delay))
+        if self.control.of(index.record.home.database).deleting:
+            self._spawn(self._forget_later(index))
         else:
             self._forget(index)
 
@@ -166,12 +165,11 @@ class Mongot:
         if index.staged is not None:
             self._discard(index.staged)
         record = index.record
-        database = record.home.database
         vectors = record.kind == "vectorSearch"
         store: Store = (
             VectorStore(record.definition, self._embed) if vectors else TextStore(record.definition)
         )
-        replica = Replica(record, store, self.client, lambda: self.control.of(database))
+        replica = Replica(record, store, self.client, self.control)
         index.staged = replica
         index.status = STALE if stale else BUILDING if again or index.main else PENDING
         self._followers[_source(index)].replicas.append(replica)
@@ -179,14 +177,13 @@ class Mongot:
 
     async def _build(self, index: Index, replica: Replica, *, again: bool) -> None:
         database = replica.record.home.database
-        settings = self.control.of(database)
         if not again:
-            await asyncio.sleep(settings.pending)
+            await self.control.reach(database, lambda now, passed: now.pending - passed)
             index.status = BUILDING
         try:
             await self._fill(index, replica)
             if not again:
-                await asyncio.sleep(settings.build)
+                await self.control.reach(database, lambda now, passed: now.build - passed)
                 self._fail_if_told(database)
         except Exception as error:  # noqa: BLE001 - a build that fails is a state, whatever the cause
             index.status, index.message, index.staged = FAILED, str(error), None
@@ -256,8 +253,8 @@ class Mongot:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
 
-    async def _forget_later(self, index: Index, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    async def _forget_later(self, index: Index) -> None:
+        await self.control.reach(index.record.home.database, lambda now, passed: now.deleting - passed)
         self._forget(index)
 
     def _forget(self, index: Index) -> None:

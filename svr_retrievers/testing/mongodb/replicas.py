@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from bson import Timestamp
@@ -12,12 +13,13 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
+from svr_retrievers.testing.mongodb.control import Control
 from svr_retrievers.testing.mongodb.documents import CODEC, Document, key_of, section
 from svr_retrievers.testing.mongodb.records import Record
 from svr_retrievers.testing.mongodb.settings import Settings
 
 _BATCH = 1000
-_PAUSE_SECONDS = 0.02
+_RETRY_SECONDS = 0.02
 
 
 class Store(Protocol):
@@ -39,12 +41,12 @@ class Replica:
         record: Record,
         store: Store,
         client: AsyncMongoClient[Document],
-        settings: Callable[[], Settings],
+        control: Control,
     ) -> None:
         self.record = record
         self.store = store
         self.frozen = False
-        self._settings = settings
+        self._control = control
         self._database: AsyncDatabase[Document] = client.get_database(
             record.home.database, codec_options=CODEC
         )
@@ -74,14 +76,15 @@ class Replica:
         while True:
             await self._offered.wait()
             self._applying = True
-            await asyncio.sleep(self._settings().refresh)
-            while self.frozen or self._settings().paused:  # noqa: ASYNC110 - settings are plain values
-                await asyncio.sleep(_PAUSE_SECONDS)
+            await self._control.reach(self.record.home.database, self._held_back)
             try:
                 await self._apply_waiting()
                 self._applying = False
             except PyMongoError:  # an election, say: the same changes again
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def _held_back(self, now: Settings, passed: float) -> float:
+        return math.inf if self.frozen or now.paused else now.refresh - passed
 
     async def _apply_waiting(self) -> None:
         changes = list(self._waiting)

@@ -90,35 +90,3 @@ def _checked(name: str, field: str, value: object) -> object:
     if not fits:
         raise Refused(f"{name} cannot be {value!r}", 9)
     return value
-
-
-class Control:
-    """The settings of a deployment, and what single databases have set for themselves instead."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._base = settings
-        self._own: dict[str, Document] = {}
-
-    def of(self, database: str) -> Settings:
-        own = self._own.get(database)
-        return self._base.changed(own) if own else self._base
-
-    def change(self, database: str, given: Document) -> None:
-        """For all, when the database is `admin`; otherwise for that database alone."""
-        if database == "admin":
-            self._base = self._base.changed(given)
-        else:
-            self._base.changed(given)
-            self._own[database] = self._own.get(database, {}) | given
-
-    def take_failure(self, database: str) -> str | None:
-        """The message of the build that shall fail next, once."""
-        message = self.of(database).fail_next_build
-        if message is not None:
-            owner = database if "failNextBuild" in self._own.get(database, {}) else "admin"
-            self.change(owner, {"failNextBuild": None})
-        return message
-
-    def own_index_limit(self, database: str) -> bool:
-        """Whether the limit of indexes counts this database's only."""
-        return bool({"maxIndexes", "tier"} & self._own.get(database, {}).keys())

@@ -14,10 +14,11 @@ from pymongo import AsyncMongoClient
 from pymongo.uri_parser import parse_uri
 
 from svr_retrievers.testing.mongodb.commands import Commands
+from svr_retrievers.testing.mongodb.control import Control
 from svr_retrievers.testing.mongodb.front import Front
 from svr_retrievers.testing.mongodb.hashing import Embed, hash_embed
 from svr_retrievers.testing.mongodb.mongot import Mongot
-from svr_retrievers.testing.mongodb.settings import Control, Settings
+from svr_retrievers.testing.mongodb.settings import Settings
 
 _HOST = "127.0.0.1"
 _START_SECONDS = 60.0
