@@ -17,14 +17,22 @@ T = TypeVar("T")
 
 class MongoWork:
     """On a replica set, whose transactions it needs. `translated` turns what the driver raises inside a `with` into
-    errors of this package; `prefix` keeps several installations in one database apart.
+    errors of this package; `prefix` keeps several installations in one database apart. A transaction is begun anew,
+    after conflicts as after elections, for at most `timeout_seconds`; the driver's own limit is two minutes.
 
     Calls with `within=` are part of the transaction that is open in the given session. Driver errors pass through
     them unchanged, since the driver begins a transaction anew where it sees its own.
     """
 
-    def __init__(self, database: AsyncDatabase[Doc], translated: Translated, *, prefix: str = "svr") -> None:
-        self._store = Store(database, translated, prefix)
+    def __init__(
+        self,
+        database: AsyncDatabase[Doc],
+        translated: Translated,
+        *,
+        prefix: str = "svr",
+        timeout_seconds: float = 30.0,
+    ) -> None:
+        self._store = Store(database, translated, prefix, timeout_seconds)
         self.leases = MongoLeases(self._store)
         self.operations = MongoOperations(self._store, self.leases)
         self.outbox = MongoOutbox(self._store)

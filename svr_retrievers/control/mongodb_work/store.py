@@ -8,7 +8,7 @@ from datetime import UTC
 from typing import TypeVar
 
 from bson.codec_options import CodecOptions
-from pymongo import ReadPreference
+from pymongo import ReadPreference, timeout
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -30,7 +30,10 @@ _CODEC: CodecOptions[Doc] = CodecOptions(dict, tz_aware=True, tzinfo=UTC)
 class Store:
     """Reads and writes go to the primary and count once a majority has them: what was told is never taken back."""
 
-    def __init__(self, database: AsyncDatabase[Doc], translated: Translated, prefix: str) -> None:
+    def __init__(
+        self, database: AsyncDatabase[Doc], translated: Translated, prefix: str, seconds: float
+    ) -> None:
+        self._seconds = seconds
         self._database = database
         self._prefix = prefix
         self.translated = translated
@@ -68,6 +71,10 @@ class Store:
         """The body in the caller's transaction; or in one of its own, begun anew where it met another writer."""
         if within is not None:
             return await body(self.open(within))
+        with timeout(self._seconds):
+            return await self._transact(body)
+
+    async def _transact(self, body: Callable[[Session], Awaitable[T]]) -> T:
         async with self._database.client.start_session() as session:
             return await session.with_transaction(
                 body, read_concern=_SNAPSHOT, write_concern=_MAJORITY, read_preference=ReadPreference.PRIMARY
