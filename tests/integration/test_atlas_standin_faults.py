@@ -24,6 +24,11 @@ from svr_retrievers.testing.mongodb import AtlasStandIn, Mongod, Settings
 from svr_retrievers.testing.mongodb.server import Node
 from svr_retrievers.testing.mongodb.waiting import built, counted, ready, status, told, until
 
+pytestmark = [
+    pytest.mark.usefixtures("mongodb_server"),
+    pytest.mark.skipif("SVR_TEST_MONGODB_URI" in os.environ, reason="these test the stand-in itself"),
+]
+
 PLAIN = {"fields": [{"type": "vector", "path": "v", "numDimensions": 2, "similarity": "cosine"}]}
 INDEX = SearchIndexModel(PLAIN, "ix", "vectorSearch")
 

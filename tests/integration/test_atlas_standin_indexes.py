@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,11 @@ from pymongo.errors import OperationFailure
 from pymongo.operations import SearchIndexModel
 
 from svr_retrievers.testing.mongodb.waiting import built, ready, status, told, until
+
+pytestmark = [
+    pytest.mark.usefixtures("mongodb_server"),
+    pytest.mark.skipif("SVR_TEST_MONGODB_URI" in os.environ, reason="these test the stand-in itself"),
+]
 
 VECTOR = {"type": "vector", "path": "v", "numDimensions": 2, "similarity": "cosine"}
 PLAIN = {"fields": [VECTOR]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import os
 import uuid
 from collections.abc import Iterator
 
@@ -17,6 +18,11 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from svr_retrievers.testing.mongodb.waiting import built, counted, told
+
+pytestmark = [
+    pytest.mark.usefixtures("mongodb_server"),
+    pytest.mark.skipif("SVR_TEST_MONGODB_URI" in os.environ, reason="these test the stand-in itself"),
+]
 
 Documents = list[dict[str, object]]
 SCORE = {"$project": {"s": {"$meta": "vectorSearchScore"}}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,11 @@ from pymongo.errors import OperationFailure
 from pymongo.operations import SearchIndexModel
 
 from svr_retrievers.testing.mongodb.waiting import built, counted, status, told, until
+
+pytestmark = [
+    pytest.mark.usefixtures("mongodb_server"),
+    pytest.mark.skipif("SVR_TEST_MONGODB_URI" in os.environ, reason="these test the stand-in itself"),
+]
 
 DYNAMIC = {"mappings": {"dynamic": True}}
 VECTORS = {"fields": [

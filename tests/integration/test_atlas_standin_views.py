@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,11 @@ from pymongo.errors import OperationFailure
 from pymongo.operations import SearchIndexModel
 
 from svr_retrievers.testing.mongodb.waiting import built, ready, status, told, until
+
+pytestmark = [
+    pytest.mark.usefixtures("mongodb_server"),
+    pytest.mark.skipif("SVR_TEST_MONGODB_URI" in os.environ, reason="these test the stand-in itself"),
+]
 
 PLAIN = {"fields": [{"type": "vector", "path": "v", "numDimensions": 2, "similarity": "cosine"}]}
 EMBEDDED = {"fields": [

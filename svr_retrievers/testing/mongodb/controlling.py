@@ -12,7 +12,7 @@ from svr_retrievers.testing.mongodb.mongot import Mongot
 from svr_retrievers.testing.mongodb.refusals import Refused
 
 _ENVELOPE = {"standIn", "lsid", "apiVersion", "apiStrict", "apiDeprecationErrors"}
-_ACTIONS = ("stale", "rebuild", "throughApi", "settle", "resetCounts")
+ACTIONS = ("stale", "rebuild", "throughApi", "settle", "resetCounts")
 Counts = MutableMapping[str, Counter[str]]
 
 
@@ -20,7 +20,7 @@ async def controlled(mongot: Mongot, counts: Counts, command: Document) -> Docum
     """On `admin` for the whole deployment, on any other database for that one alone."""
     database = text(command, "$db")
     given = {k: v for k, v in command.items() if k not in _ENVELOPE and not k.startswith("$")}
-    actions = {name: given.pop(name) for name in _ACTIONS if name in given}
+    actions = {name: given.pop(name) for name in ACTIONS if name in given}
     try:
         mongot.control.change(database, given)
         answer = await _acted(mongot, database, actions)

@@ -33,6 +33,10 @@ _RANGES: dict[str, Callable[[bool, bool], bool]] = {
 }
 
 
+_COMBINING = {"$and", "$or", "$nor"}
+OPERATORS = {*_RANGES, *_COMBINING, "$eq", "$ne", "$in", "$nin", "$exists", "$not"}
+
+
 class Columns(Protocol):
     """The rows a filter is asked about."""
 
@@ -93,7 +97,7 @@ class _Reader:
         return _every([self._part(key, value) for key, value in spec.items()])
 
     def _part(self, key: str, value: object) -> Tree:
-        if key in {"$and", "$or", "$nor"}:
+        if key in _COMBINING:
             if not isinstance(value, list) or not value:
                 raise in_query(f'"filter.{key}" must be a non-empty array')
             parts = [self.tree(each) for each in value]
