@@ -11,7 +11,8 @@ from svr_retrievers.backends.indexes import IndexSpec, check_fits
 from svr_retrievers.backends.memory import MemoryBackend
 from svr_retrievers.backends.protocol import Backend, CollectionConfig, CollectionRef, ServerRegistry
 from svr_retrievers.collection import AsyncCollection
-from svr_retrievers.embedding import AsyncEmbedder, Embedder, check_embedder, embed_query
+from svr_retrievers.embedding import AsyncEmbedder, AtlasEmbedding, Embedder, embed_query
+from svr_retrievers.embedding.declared import check_embedding, declared_by, embedder_of
 from svr_retrievers.errors import (
     ClientClosed,
     CollectionExists,
@@ -120,14 +121,15 @@ class AsyncSVRClient:
         partition_by: Scheme | None = None,
         filter_fields: Mapping[str, object] | None = None,
         index: IndexSpec | None = None,
-        embedder: Embedder | AsyncEmbedder | None = None,
+        embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None = None,
         servers: Sequence[str] = (),
         recall_target: float = DEFAULT_RECALL_TARGET,
         if_exists: IfExists = "error",
     ) -> AsyncCollection:
         """Makes a collection, or opens it with `if_exists="open"`.
 
-        `dimensions` may be left out when an embedder is given: it is asked. `filter_fields` maps metadata fields
+        `dimensions` may be left out when an embedder is given: it is asked. With `AtlasEmbedding` the server itself
+        embeds texts and queries, and documents carry no vectors. `filter_fields` maps metadata fields
         to int, float, str, bool, datetime, list[str], list[int] or list[float]: they become typed, indexed columns.
         Filters on other fields work as well, more slowly. `servers` names those, made known by `add_server`, that
         its partitions are placed on, each on the one with the fewest rows; texts and metadata stay here.
@@ -140,11 +142,11 @@ class AsyncSVRClient:
         """
         if if_exists not in ("error", "open"):
             raise InputError(f"if_exists must be 'error' or 'open', not {if_exists!r}.")
-        check_embedder(embedder)
+        declared = declared_by(embedder)
         backend = await self._opened()
         size = dimensions if dimensions is not None else await _asked(embedder)
         config = make_config(
-            name, size, metric, partition_by, filter_fields, index, backend, servers, recall_target
+            name, size, metric, partition_by, filter_fields, index, backend, servers, recall_target, declared
         )
         there = False
         try:
@@ -159,10 +161,13 @@ class AsyncSVRClient:
         return await self._collection(backend, ref, embedder)
 
     async def collection(
-        self, name: str, *, embedder: Embedder | AsyncEmbedder | None = None
+        self, name: str, *, embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None = None
     ) -> AsyncCollection:
-        """An existing collection. Raises CollectionNotFound, naming those that exist."""
-        check_embedder(embedder)
+        """An existing collection. Raises CollectionNotFound, naming those that exist.
+
+        One whose texts the server embeds needs no embedder, and takes no other.
+        """
+        declared_by(embedder)
         backend = await self._opened()
         checked = check_name(name, "name")
         try:
@@ -176,10 +181,14 @@ class AsyncSVRClient:
         return await self._collection(backend, ref, embedder)
 
     async def _collection(
-        self, backend: Backend, ref: CollectionRef, embedder: Embedder | AsyncEmbedder | None
+        self,
+        backend: Backend,
+        ref: CollectionRef,
+        embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None,
     ) -> AsyncCollection:
+        found = embedder_of(ref.config, embedder)
         view = View(await backend.load_map(ref), ref.config.metric)
-        return AsyncCollection(backend, ref, view, self.settings, embedder)
+        return AsyncCollection(backend, ref, view, self.settings, found)
 
     async def list_collections(self) -> list[str]:
         """The names of all collections, in order."""
@@ -262,8 +271,9 @@ def make_config(
     backend: Backend,
     servers: Sequence[str] = (),
     recall_target: float = DEFAULT_RECALL_TARGET,
+    embedding: AtlasEmbedding | None = None,
 ) -> CollectionConfig:
-    """The checked configuration of a new collection. Raises InputError naming the argument."""
+    """The checked configuration of a new collection. Raises InputError naming the argument, ConfigError."""
     checked = check_name(name, "name")
     if not isinstance(dimensions, int) or isinstance(dimensions, bool):
         raise InputError(f"dimensions must be a whole number, not {type(dimensions).__name__}.")
@@ -280,6 +290,8 @@ def make_config(
         raise InputError(f"index must be hnsw(), ivfflat() or flat(), not {type(index).__name__}.")
     check_fits(index or IndexSpec(), Metric(metric))
     _check_offered(index or IndexSpec(), backend)
+    if embedding is not None:
+        check_embedding(embedding, dimensions, Metric(metric), scheme, index or IndexSpec(), backend)
     return CollectionConfig(
         name=checked,
         dimensions=dimensions,
@@ -289,6 +301,7 @@ def make_config(
         index=index or IndexSpec(),
         servers=_servers(servers, backend),
         recall_target=check_fraction("recall_target", recall_target),
+        embedding=embedding,
     )
 
 
@@ -355,7 +368,9 @@ def _fields(given: Mapping[str, object] | None, scheme: Scheme | None) -> dict[s
     return fields
 
 
-async def _asked(embedder: Embedder | AsyncEmbedder | None) -> int:
+async def _asked(embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None) -> int:
+    if isinstance(embedder, AtlasEmbedding):
+        return embedder.dimensions
     if embedder is None:
         raise InputError(
             "dimensions is missing.",

@@ -158,6 +158,27 @@ def check_all(
     return made, array, missing
 
 
+def check_texts(
+    documents: Sequence[Document], vectors: npt.ArrayLike | None, config: CollectionConfig, namespace: str
+) -> Batch:
+    """The checked batch of a collection that the server embeds: its vectors are empty.
+
+    Raises BatchError with every problem of every document at once, InputError for `vectors`.
+    """
+    if vectors is not None:
+        raise InputError(
+            "The server embeds this collection; it takes no vectors.", hint="Add documents only."
+        )
+    made = draft(documents, config, namespace)
+    for index, document in enumerate(documents):
+        if document.vector is not None:
+            made.refuse(
+                index, document.id, "vector", "the server embeds this collection; leave the vector out."
+            )
+    made.check()
+    return made.batch(np.empty((len(documents), 0), dtype=np.float32))
+
+
 def given_vectors(
     documents: Sequence[Document], vectors: npt.ArrayLike | None, config: CollectionConfig, problems: Draft
 ) -> tuple[Vector, list[int]]:

@@ -35,6 +35,7 @@ SVRError
 │   ├── PartitionFailed               a partition could not be searched
 │   └── DeadlineExceeded (also TimeoutError)
 ├── EmbeddingFailed
+│   └── EmbeddingLimited              the embedding service takes no more requests for the moment
 └── UsageError (also RuntimeError)
     ├── CalledFromLoop
     ├── ClientClosed
@@ -248,6 +249,10 @@ class DeadlineExceeded(SearchError, TimeoutError):
 
 class EmbeddingFailed(SVRError):
     code = "embedding"
+
+
+class EmbeddingLimited(EmbeddingFailed):
+    code = "embedding_limited"
 
 
 class UsageError(SVRError, RuntimeError):

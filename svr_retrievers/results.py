@@ -72,10 +72,10 @@ class Incomplete:
     """Why a result holds fewer hits than asked for, or was cut short.
 
     `code` is one of `few_matches` (only so many documents match), `partition_failed`, `deadline`,
-    `approximate` (an index may have missed matches).
+    `approximate` (an index may have missed matches), `not_indexed` (the server has yet to embed matches).
     """
 
-    code: Literal["few_matches", "partition_failed", "deadline", "approximate"]
+    code: Literal["few_matches", "partition_failed", "deadline", "approximate", "not_indexed"]
     message: str
     partitions: tuple[str, ...] = ()
 

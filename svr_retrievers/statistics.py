@@ -135,6 +135,8 @@ async def _renew(
     calibrate_now: bool = False,
     anew: bool = False,
 ) -> MapState:
+    if ref.config.embedding is not None:
+        return state  # no centroids without vectors
     each = MOST_SAMPLE_ROWS if calibrate_now else SAMPLE_ROWS
     sample = await backend.sample(ref, state.map, [p.id for p in grown], each)
     stats = await anyio.to_thread.run_sync(_summaries, grown, sample, ref.config.metric, len(state.map))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from svr_retrievers.backends.auto_embedding import AtlasEmbedding
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.filters import FieldType, Node
 from svr_retrievers.filters.choice import Estimates
@@ -47,6 +48,8 @@ class Capabilities:
     stored_vectors: tuple[str, ...] = ("float32",)
     index_modes: tuple[str, ...] = ("auto",)
     """What an `IndexSpec` may ask for here."""
+    embeds: bool = False
+    """Whether the server can embed texts and queries by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,10 @@ class CollectionConfig:
     fields: Mapping[str, FieldType] = field(default_factory=dict)
     index: IndexSpec = field(default_factory=IndexSpec)
     servers: tuple[str, ...] = ()
-    recall_target: float = DEFAULT_RECALL_TARGET
     """Where its partitions are placed; empty: beside the documents."""
+    recall_target: float = DEFAULT_RECALL_TARGET
+    embedding: AtlasEmbedding | None = None
+    """Set where the server embeds: its documents carry no vectors, and it is searched by text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One vector search over named partitions. `vector` (d,) float32; `filter` binds declared fields."""
+    """One vector search over named partitions. `vector` (d,) float32; `filter` binds declared fields.
+
+    Where the server embeds, `vector` is empty and `text` is what is asked.
+    """
 
     vector: Vector
     limit: int
@@ -137,6 +145,7 @@ class Query:
     """What is known of the filter in each partition; None where there is no filter."""
     alone: bool = False
     """Whether (nearly) all rows of these partitions are known to be of the namespace."""
+    text: str | None = None
 
 
 class Candidate(NamedTuple):
@@ -156,11 +165,13 @@ class Candidate(NamedTuple):
 class Page:
     """The closest rows of the searched partitions, best first, equal distances by namespace and id, each key once.
 
-    `exact`: no index can have missed one.
+    `exact`: no index can have missed one. `waiting`: matching rows that could not be compared yet, since the
+    server has not embedded them.
     """
 
     candidates: tuple[Candidate, ...]
     exact: bool
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.blocking.collection import Collection
 from svr_retrievers.blocking.loop import running_loop
 from svr_retrievers.client import AsyncSVRClient, IfExists
-from svr_retrievers.embedding import AsyncEmbedder, Embedder
+from svr_retrievers.embedding import AsyncEmbedder, AtlasEmbedding, Embedder
 from svr_retrievers.loopfree import Bridge, loop_free_client
 from svr_retrievers.model import (
     Metric,
@@ -79,7 +79,7 @@ class SVRClient:
         partition_by: Scheme | None = None,
         filter_fields: Mapping[str, object] | None = None,
         index: IndexSpec | None = None,
-        embedder: Embedder | AsyncEmbedder | None = None,
+        embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None = None,
         servers: Sequence[str] = (),
         recall_target: float = DEFAULT_RECALL_TARGET,
         if_exists: IfExists = "error",
@@ -101,7 +101,9 @@ class SVRClient:
         )
         return Collection(made, self._bridge)
 
-    def collection(self, name: str, *, embedder: Embedder | AsyncEmbedder | None = None) -> Collection:
+    def collection(
+        self, name: str, *, embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None = None
+    ) -> Collection:
         return Collection(
             self._bridge.run(partial(self._async.collection, name, embedder=embedder)), self._bridge
         )

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from svr_retrievers.collection import AsyncCollection
 from svr_retrievers.collection.checking import RecallCheck
-from svr_retrievers.embedding import AsyncEmbedder, Embedder
+from svr_retrievers.embedding import AsyncEmbedder, AtlasEmbedding, Embedder
 from svr_retrievers.filters.advice import Analysis
 from svr_retrievers.loopfree import Bridge, loop_free
 from svr_retrievers.model import (
@@ -64,7 +64,7 @@ class Collection:
         return self._async.partitions
 
     @property
-    def embedder(self) -> Embedder | AsyncEmbedder | None:
+    def embedder(self) -> Embedder | AsyncEmbedder | AtlasEmbedding | None:
         return self._async.embedder
 
     def __repr__(self) -> str:

@@ -31,7 +31,7 @@ class CollectionAnalysis(CollectionState):
         sample = Sample(
             [document.metadata for document in documents],  # type: ignore[misc]
             np.stack([np.asarray(d.vector, dtype=np.float32) for d in documents])
-            if documents
+            if documents and self._ref.config.embedding is None
             else np.empty((0, self.dimensions), dtype=np.float32),
             rows,
         )
@@ -48,5 +48,7 @@ class CollectionAnalysis(CollectionState):
         found: list[Document] = []
         for namespace, ids in by_namespace.items():
             which = Selection(namespace, ALL, tuple(ids))
-            found += await self._backend.find(self._ref, view.map, which, limit=None, with_vectors=True)
+            found += await self._backend.find(
+                self._ref, view.map, which, limit=None, with_vectors=self._ref.config.embedding is None
+            )
         return found

@@ -45,6 +45,7 @@ class CollectionChecks(CollectionReads, CollectionAnalysis):
         Every question is asked exactly once and once for each target; one in four lies between two documents.
         A document itself does not count as its own neighbour. Nothing for a collection of fewer than two.
         """
+        self._check_has_vectors("check_recall")
         if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= _MOST_SAMPLES:
             raise InputError(f"samples must be a whole number from 1 to {_MOST_SAMPLES:,}, not {samples!r}.")
         wanted = [check_fraction("targets", target) for target in targets]

@@ -125,6 +125,8 @@ class CollectionReads(CollectionState):
                 nprobe=nprobe,
                 recall_target=recall_target,
             ).check()
+            if self._ref.config.embedding is not None:
+                request.check_asks_text()
             query = None
         else:
             query = await self._query_vector(request.check())
@@ -176,9 +178,9 @@ class CollectionReads(CollectionState):
         return planned, await self._backend.explain(self._ref, view.map, asked)
 
     async def _measured(self, request: Request, query: Vector) -> tuple[SearchResult, float]:
-        asked = {"limit": request.limit, "filter": request.filter, "namespace": request.namespace}
+        what = {"vector": query} if query.size else {"text": request.text}
+        asked = {"limit": request.limit, "filter": request.filter, "namespace": request.namespace, **what}
         result = await self.search(
-            vector=query,
             partitions=request.partitions,
             exact=request.exact,
             nprobe=request.nprobe,
@@ -186,7 +188,7 @@ class CollectionReads(CollectionState):
             ef_search=request.ef_search,
             **asked,  # type: ignore[arg-type]
         )
-        truth = await self.search(vector=query, partitions=request.partitions, exact=True, **asked)  # type: ignore[arg-type]
+        truth = await self.search(partitions=request.partitions, exact=True, **asked)  # type: ignore[arg-type]
         shared = len(set(result.ids) & set(truth.ids))
         return result, shared / len(truth) if len(truth) else 1.0
 
@@ -226,6 +228,8 @@ class CollectionReads(CollectionState):
             not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31
         ):
             raise InputError(f"limit must be a whole number from 0 on, not {limit!r}.")
+        if with_vectors:
+            self._check_has_vectors("with_vectors")
         which = self._selection(filter, ids, namespace)
         if (ids is not None and not which.ids) or limit == 0:
             return []

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import anyio
+import numpy as np
 
 from svr_retrievers import documents as checks
 from svr_retrievers.backends.protocol import (
@@ -17,7 +18,7 @@ from svr_retrievers.backends.protocol import (
     StaleMap,
 )
 from svr_retrievers.concurrency import NeedsLoop, on_loop
-from svr_retrievers.embedding import AsyncEmbedder, Embedder, embed_query
+from svr_retrievers.embedding import AsyncEmbedder, AtlasEmbedding, Embedder, embed_query
 from svr_retrievers.errors import InputError, WriteConflict
 from svr_retrievers.filters import ALL, Node, parse
 from svr_retrievers.filters.selectivity import fields_of
@@ -51,7 +52,7 @@ class CollectionState:
         ref: CollectionRef,
         view: View,
         settings: Settings,
-        embedder: Embedder | AsyncEmbedder | None = None,
+        embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None = None,
     ) -> None:
         self._backend = backend
         self._ref = ref
@@ -118,9 +119,13 @@ class CollectionState:
         )
 
     async def _query_vector(self, request: Request) -> Vector:
+        """The vector to search for; an empty one where the server embeds the text."""
+        if self._ref.config.embedding is not None:
+            request.check_asks_text()
+            return np.empty(0, dtype=np.float32)
         if request.text is None:
             vector = checks.one_vector(request.vector, self.dimensions, "vector")
-        elif self.embedder is None:
+        elif self.embedder is None or isinstance(self.embedder, AtlasEmbedding):
             raise InputError(
                 "text needs an embedder, and the collection was opened without one.",
                 hint="Open it with embedder=..., or search by vector.",
@@ -132,6 +137,14 @@ class CollectionState:
         if fault is not None:
             raise InputError(fault)
         return vector
+
+    def _check_has_vectors(self, what: str) -> None:
+        """Raises InputError where only the server has the vectors."""
+        if self._ref.config.embedding is not None:
+            raise InputError(
+                f"{what} needs the vectors of {self.name!r}, which the server makes and keeps to itself.",
+                hint="Use a collection with an embedder of your own.",
+            )
 
     def _selection(
         self, filter: Mapping[str, object] | None, ids: Sequence[str] | None, namespace: str

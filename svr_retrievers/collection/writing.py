@@ -16,7 +16,7 @@ from svr_retrievers.backends.protocol import (
 )
 from svr_retrievers.collection.state import MAP_RETRIES, CollectionState
 from svr_retrievers.concurrency import off_loop
-from svr_retrievers.embedding import embed_documents
+from svr_retrievers.embedding import AtlasEmbedding, embed_documents
 from svr_retrievers.errors import InputError
 from svr_retrievers.model import (
     DEFAULT_NAMESPACE,
@@ -44,7 +44,8 @@ class CollectionWrites(CollectionState):
         """Inserts or replaces documents by `(namespace, id)`, all of them or none.
 
         `vectors` of shape (documents, dimensions) stands for the documents' own. Documents without a vector are
-        embedded from their text. A document whose partition key changed moves in the same transaction.
+        embedded from their text; where the server embeds, none may have one. A document whose partition key changed
+        moves in the same transaction.
 
         Raises:
             BatchError: some documents cannot be stored; `problems` names each. Nothing was written.
@@ -52,6 +53,11 @@ class CollectionWrites(CollectionState):
         """
         check_key(namespace, "namespace")
         given = checks.as_documents(documents)
+        if self._ref.config.embedding is not None:
+            texts = await off_loop(
+                len(given), checks.check_texts, given, vectors, self._ref.config, namespace
+            )
+            return await self._write(texts) if given else AddResult(())
         embeds = self.embedder is not None
         draft, array, missing = await off_loop(
             len(given), checks.check_all, given, vectors, self._ref.config, namespace, embeds=embeds
@@ -64,6 +70,7 @@ class CollectionWrites(CollectionState):
 
     async def _embedded(self, texts: list[str]) -> Vector:
         assert self.embedder is not None
+        assert not isinstance(self.embedder, AtlasEmbedding)
         made = await embed_documents(self.embedder, texts)
         checks.one_vector(made[0], self.dimensions, "the embedder's vector")
         return made

@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 
+from svr_retrievers.backends.auto_embedding import AtlasEmbedding
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.backends.protocol import CollectionConfig
 from svr_retrievers.filters import FieldType, statistics
@@ -85,7 +86,7 @@ def partition(row: Sequence[object], centroids: Vector | None) -> Partition:
 
 
 def config_json(config: CollectionConfig) -> dict[str, JsonValue]:
-    return {
+    body: dict[str, JsonValue] = {
         "dimensions": config.dimensions,
         "metric": config.metric.value,
         "scheme": cast("JsonValue", config.scheme.to_json()) if config.scheme else None,
@@ -94,11 +95,13 @@ def config_json(config: CollectionConfig) -> dict[str, JsonValue]:
         "servers": list(config.servers),
         "recall_target": config.recall_target,
     }
+    return body if config.embedding is None else body | {"embedding": config.embedding.to_json()}
 
 
 def config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
     scheme = body["scheme"]
     fields = cast("list[list[str]]", body["fields"])
+    embedding = cast("Mapping[str, JsonValue] | None", body.get("embedding"))
     return CollectionConfig(
         name=name,
         dimensions=cast("int", body["dimensions"]),
@@ -108,6 +111,7 @@ def config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
         index=IndexSpec.from_json(cast("Mapping[str, JsonValue]", body["index"])),
         servers=tuple(cast("list[str]", body.get("servers", []))),
         recall_target=cast("float", body.get("recall_target", DEFAULT_RECALL_TARGET)),
+        embedding=AtlasEmbedding.of_json(embedding) if embedding is not None else None,
     )
 
 

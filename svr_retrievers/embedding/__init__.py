@@ -1,5 +1,6 @@
 """From text to vectors: one protocol that LangChain's `Embeddings` already satisfies."""
 
+from svr_retrievers.backends.auto_embedding import AtlasEmbedding
 from svr_retrievers.embedding.protocol import (
     AsyncEmbedder,
     Embedder,
@@ -8,4 +9,11 @@ from svr_retrievers.embedding.protocol import (
     embed_query,
 )
 
-__all__ = ["AsyncEmbedder", "Embedder", "check_embedder", "embed_documents", "embed_query"]
+__all__ = [
+    "AsyncEmbedder",
+    "AtlasEmbedding",
+    "Embedder",
+    "check_embedder",
+    "embed_documents",
+    "embed_query",
+]

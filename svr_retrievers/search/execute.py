@@ -46,8 +46,10 @@ class Engine:
     concurrency: int
 
     async def route(self, view: View, wish: Wish, vector: Vector | None) -> Planned:
+        """By closeness only where there is a vector, which is empty where the server embeds."""
         config = self.ref.config
-        return await view.route(config.scheme, wish, vector, target=config.recall_target)
+        near = vector if vector is not None and vector.size else None
+        return await view.route(config.scheme, wish, near, target=config.recall_target)
 
     async def ask(
         self,
@@ -117,6 +119,7 @@ def query_for(
         if planned.filter == ALL
         else estimates(planned.filter, view.state.field_statistics, ids),
         alone=view.state.field_statistics.alone(request.namespace),
+        text=None if vector.size else request.text,
     )
 
 
@@ -250,6 +253,8 @@ def _shortfall(request: Request, answers: Answers, found: int, view: View) -> In
     if answers.late:
         paths = tuple(view.path(p) for shard in answers.late for p in shard)
         return Incomplete("deadline", f"{len(paths)} partitions did not answer in time", paths)
+    if answers.waiting:
+        return Incomplete("not_indexed", _waiting(answers.waiting))
     if found >= request.limit:
         return None
     if not answers.exact:
@@ -258,6 +263,12 @@ def _shortfall(request: Request, answers: Answers, found: int, view: View) -> In
         )
     where = " in the partitions asked for" if request.partitions is not None else ""
     return Incomplete("few_matches", _few(found, filtered=bool(request.filter)) + where)
+
+
+def _waiting(rows: int) -> str:
+    if rows == 1:
+        return "1 matching document waits for the server to embed it; refresh() waits for that"
+    return f"{rows:,} matching documents wait for the server to embed them; refresh() waits for that"
 
 
 def _few(found: int, *, filtered: bool) -> str:

@@ -34,6 +34,10 @@ class Answers:
     def exact(self) -> bool:
         return all(page.exact for page in self.pages)
 
+    @property
+    def waiting(self) -> int:
+        return sum(page.waiting for page in self.pages)
+
 
 async def fan_out(
     shards: Sequence[Shard],

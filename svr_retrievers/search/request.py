@@ -53,6 +53,25 @@ class Request:
         self._check_rest()
         return self
 
+    def check_asks_text(self) -> None:
+        """Raises InputError for what needs vectors, where only the server has them."""
+        if self.vector is not None:
+            raise InputError(
+                "This collection is embedded by the server, which takes no vector of another model.",
+                hint="Search by text='...'.",
+            )
+        if self.with_vectors:
+            raise InputError(
+                "with_vectors is not to be had: the server keeps the vectors that it makes.",
+                hint="Maximal marginal relevance needs a collection with an embedder of your own.",
+            )
+        for argument, value in (("nprobe", self.nprobe), ("recall_target", self.recall_target)):
+            if value is not None:
+                raise InputError(
+                    f"{argument} chooses partitions by closeness, and only the server has the vectors for that.",
+                    hint="Narrow the search by filter= or partitions=.",
+                )
+
     def _check_rest(self) -> None:
         for argument, flag in (("exact", self.exact), ("with_vectors", self.with_vectors)):
             if not isinstance(flag, bool):

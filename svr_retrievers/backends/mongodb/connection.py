@@ -35,6 +35,7 @@ from svr_retrievers.errors import (
     ConfigError,
     ConnectionFailed,
     DeadlineExceeded,
+    EmbeddingLimited,
     IndexLimitReached,
     InputError,
     PermissionDenied,
@@ -63,6 +64,7 @@ _TIME_IS_UP: Final = {50}
 _CONFLICT: Final = {112, 117, 251}
 _TOO_LARGE: Final = {10334, 17280, 257, 290, 297}
 _RECONNECT: Final = {6, 7, 89, 91, 133, 189, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436}
+_RATE_WORDS: Final = re.compile(r"rate.?limit|too many requests", re.IGNORECASE)
 _LIMIT_WORDS: Final = re.compile(r"maximum number of .*ind(ex|ice)|index limit", re.IGNORECASE)
 
 
@@ -210,12 +212,9 @@ def _of_code(error: OperationFailure, where: str) -> SVRError:
         )
     if code in _TIME_IS_UP:
         return DeadlineExceeded(f"MongoDB did not answer in time{where}.", hint="Raise timeout_seconds.")
-    if _LIMIT_WORDS.search(text):
-        return IndexLimitReached(
-            f"The deployment allows no further search index{where}: {text[:200]}",
-            hint="Free clusters hold 3, Flex clusters 10. Use hnsw(mode='source'), which needs one index a "
-            "collection, drop what is not needed, or take a larger tier.",
-        )
+    limited = _limited(text, where)
+    if limited is not None:
+        return limited
     if code in _NO_SEARCH or "$listSearchIndexes stage is only allowed" in text:
         return SearchUnavailable(
             "This MongoDB server has no vector search.",
@@ -233,6 +232,22 @@ def _of_code(error: OperationFailure, where: str) -> SVRError:
     if code in _RECONNECT or error.has_error_label("RetryableWriteError"):
         return ConnectionFailed(f"The MongoDB server went away{where}: {text[:200]}", hint="Try again.")
     return BackendError(f"MongoDB answered with an error{where} (code {code}): {text[:300]}")
+
+
+def _limited(text: str, where: str) -> SVRError | None:
+    """The error where the text says that a limit of the deployment was reached; None where it does not."""
+    if _RATE_WORDS.search(text):
+        return EmbeddingLimited(
+            f"The embedding service takes no more requests for the moment{where}: {text[-200:]}",
+            hint="Ask less often, or raise the rate limit of the model in the Atlas project.",
+        )
+    if _LIMIT_WORDS.search(text):
+        return IndexLimitReached(
+            f"The deployment allows no further search index{where}: {text[:200]}",
+            hint="Free clusters hold 3, Flex clusters 10. Use hnsw(mode='source'), which needs one index a "
+            "collection, drop what is not needed, or take a larger tier.",
+        )
+    return None
 
 
 def _of_bulk(error: BulkWriteError, where: str) -> SVRError:

@@ -52,14 +52,22 @@ class Freshness:
     def forget(self, index: str) -> None:
         self._known.pop(index, None)
 
-    def nudge(self, index: str, look: Callable[[], Awaitable[object]]) -> None:
+    def nudge(
+        self, index: str, look: Callable[[], Awaitable[object]], every_seconds: float = _LOOK_AGAIN_SECONDS
+    ) -> None:
         """Looks at the marks anew, beside the caller, unless that is being done or was done a moment ago."""
         progress = self.of(index)
-        recent = time.monotonic() - progress.looked_at < _LOOK_AGAIN_SECONDS
+        recent = time.monotonic() - progress.looked_at < every_seconds
         if self._closed or recent or (progress.looking is not None and not progress.looking.done()):
             return
         progress.looked_at = time.monotonic()
         progress.looking = asyncio.get_running_loop().create_task(_quietly(look))
+
+    async def looked(self, index: str) -> None:
+        """Once the look that is under way has ended, if there is one."""
+        looking = self.of(index).looking
+        if looking is not None:
+            await asyncio.shield(looking)
 
     async def close(self) -> None:
         self._closed = True

@@ -18,6 +18,7 @@ from svr_retrievers.backends.mongodb import pipelines, targets
 from svr_retrievers.backends.mongodb.connection import Doc, translated
 from svr_retrievers.backends.mongodb.database import Database
 from svr_retrievers.backends.mongodb.freshness import MOST_LOOKED_AT, marks_of, probes
+from svr_retrievers.backends.mongodb.layout import Layout
 from svr_retrievers.backends.mongodb.targets import Physical, Target
 from svr_retrievers.backends.protocol import CollectionRef
 from svr_retrievers.control.mongodb_fence import SLOT_BITS
@@ -86,7 +87,7 @@ class SearchIndexes(Database):
 
     async def waiting(self, ref: CollectionRef, target: Target) -> list[int]:
         """Stamps of the newest rows that the index was not seen to hold."""
-        cursor = self.documents(ref).find(self._unseen(target), {"_id": 0, lay.STAMP: 1})
+        cursor = self.documents(ref).find(self._unseen(ref, target), {"_id": 0, lay.STAMP: 1})
         cursor = cursor.sort(lay.STAMP, -1).limit(MOST_LOOKED_AT)
         return [lay.number(lay.own(found)["w"]) async for found in cursor]
 
@@ -96,11 +97,9 @@ class SearchIndexes(Database):
             return {}
         physical = await self.physical(ref)
         layout = self.layout(ref, physical)
-        vector = np.zeros(ref.config.dimensions, dtype=np.float32)
-        vector[0] = 1.0
         found: list[int] = []
         for path in self._vector_paths(ref, physical):
-            stages = pipelines.probe(target.name, path, layout.bound_vector(vector), asked)
+            stages = pipelines.probe(target.name, path, _anything(ref, layout), asked)
             cursor = await self.named(target, ref).aggregate(stages)
             found += [lay.number(each["w"]) async for each in cursor]
         return marks_of(found)
@@ -109,7 +108,7 @@ class SearchIndexes(Database):
         layout = self.layout(ref, physical)
         if physical.mode == "fields":
             return [layout.vector_path(p) for p in physical.fields]
-        return [lay.VECTOR]
+        return [layout.vector_path(None)]
 
     async def _mark_ready(self, ref: CollectionRef, target: Target) -> None:
         """Told to everyone with the next map; answers do not depend on it, so it makes no generation."""
@@ -190,14 +189,16 @@ class SearchIndexes(Database):
         """The highest number of each slot among the rows that wait."""
         slot = {"$floor": {"$divide": [f"${lay.STAMP}", 1 << SLOT_BITS]}}
         stages: list[Doc] = [
-            {"$match": self._unseen(target)},
+            {"$match": self._unseen(ref, target)},
             {"$group": {"_id": slot, "w": {"$max": f"${lay.STAMP}"}}},
         ]
         cursor = await self.documents(ref).aggregate(stages)
         return marks_of([lay.number(each["w"]) async for each in cursor])
 
-    def _unseen(self, target: Target) -> Doc:
+    def _unseen(self, ref: CollectionRef, target: Target) -> Doc:
         where: Doc = {"$or": pipelines.fresher(self._freshness.of(target.name).marks)}
+        if ref.config.embedding is not None:
+            return {"$and": [where, lay.HAS_TEXT]}
         if target.partition is not None:
             return {"$and": [where, {lay.PARTITION: target.partition}]}
         if target.excluded:
@@ -216,6 +217,15 @@ class SearchIndexes(Database):
         except OperationFailure as error:
             if error.code not in (26, 27):  # neither the namespace nor the index is there any more
                 raise
+
+
+def _anything(ref: CollectionRef, layout: Layout) -> Doc:
+    """Some vector or text to ask for, where any would do."""
+    if ref.config.embedding is not None:
+        return {"query": "anything"}
+    vector = np.zeros(ref.config.dimensions, dtype=np.float32)
+    vector[0] = 1.0
+    return {"queryVector": layout.bound_vector(vector)}
 
 
 def _reason(found: Mapping[str, object]) -> str:

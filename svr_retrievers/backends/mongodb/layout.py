@@ -37,8 +37,11 @@ STAMP: Final = "svr.w"
 MISSING: Final = "svr.z"
 TYPED: Final = "svr.f"
 VECTOR: Final = "embedding"
+TEXT: Final = "text"
 READ: Final[Doc] = {"text": 1, "metadata": 1, "svr.p": 1, "svr.v": 1, "svr.m": 1}
 """What a search or a listing reads of a document, its vector aside."""
+HAS_TEXT: Final[Doc] = {TEXT: {"$ne": ""}}
+"""An empty text is never embedded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Layout:
     dimensions: int
     keys: Mapping[str, str]
     """Each declared field's key under `svr.f`."""
+    embedded: bool = False
+    """Whether the server embeds the text, so that documents have no vector."""
 
     @property
     def paths(self) -> Paths:
@@ -57,6 +62,8 @@ class Layout:
 
     def vector_path(self, partition: int | None) -> str:
         """Where the vector lies that an index compares; in mode fields each partition has a field of its own."""
+        if self.embedded:
+            return TEXT
         return f"{VECTOR}.p{partition}" if self.mode == "fields" else VECTOR
 
     def bound_vector(self, vector: Vector) -> object:
@@ -65,7 +72,7 @@ class Layout:
 
 def layout_of(config: CollectionConfig, mode: Mode) -> Layout:
     keys = {name: column_for(name, position) for position, name in enumerate(config.fields)}
-    return Layout(mode, config.index.vectors, config.dimensions, keys)
+    return Layout(mode, config.index.vectors, config.dimensions, keys, config.embedding is not None)
 
 
 def key(namespace: str, doc_id: str) -> Doc:
@@ -86,7 +93,9 @@ def within(namespace: str) -> Doc:
 
 def documents(batch: Batch, config: CollectionConfig, layout: Layout, partitions: Sequence[int]) -> list[Doc]:
     """The batch's rows as documents of version 1, without stamps: `stamped` adds those."""
-    vectors = encode_vectors(np.asarray(batch.vectors, dtype=np.float32), layout.stored)
+    vectors = None
+    if not layout.embedded:
+        vectors = encode_vectors(np.asarray(batch.vectors, dtype=np.float32), layout.stored)
     kinds = [(name, kind, layout.keys[name]) for name, kind in config.fields.items()]
     made: list[Doc] = []
     for at, namespace in enumerate(batch.namespaces):
@@ -105,16 +114,10 @@ def documents(batch: Batch, config: CollectionConfig, layout: Layout, partitions
             own |= {"f": fields, "z": missing}
         if original is not None:
             own["m"] = original
-        vector = {f"p{partition}": vectors[at]} if layout.mode == "fields" else vectors[at]
-        made.append(
-            {
-                "_id": key(namespace, doc_id),
-                "text": batch.texts[at],
-                VECTOR: vector,
-                "metadata": metadata,
-                "svr": own,
-            }
-        )
+        document: Doc = {"_id": key(namespace, doc_id), "text": batch.texts[at]}
+        if vectors is not None:
+            document[VECTOR] = {f"p{partition}": vectors[at]} if layout.mode == "fields" else vectors[at]
+        made.append(document | {"metadata": metadata, "svr": own})
     return made
 
 

@@ -19,6 +19,8 @@ CANDIDATES_EACH: Final = 20
 MOST_CANDIDATES: Final = 10_000
 GENERATION: Final = "generation"
 FRESH: Final = "fresh"
+COUNT: Final = "count"
+SCORE: Final = "score"
 NOTHING: Final[Doc] = {"$nor": [{}]}
 
 
@@ -55,6 +57,8 @@ class IndexSearch:
     candidates: int | None
     """None: every row is compared."""
     push: Doc | None = None
+    text: str | None = None
+    """What the server is to embed, in the vector's stead."""
 
     def stage(self, rows: Rows) -> Doc:
         where: list[Doc] = [{lay.NAMESPACE: {"$eq": rows.namespace}}]
@@ -65,10 +69,10 @@ class IndexSearch:
         asked: Doc = {
             "index": self.index,
             "path": self.path,
-            "queryVector": self.vector,
             "limit": self.limit,
             "filter": {"$and": where},
         }
+        asked |= {"queryVector": self.vector} if self.text is None else {"query": self.text}
         return {"$vectorSearch": asked | self._effort()}
 
     def _effort(self) -> Doc:
@@ -117,6 +121,37 @@ def search(
     ]
 
 
+def search_by_text(
+    ask: IndexSearch,
+    rows: Rows,
+    fresh: Sequence[Doc],
+    *,
+    most_fresh: int,
+    documents: str,
+    generation: Sequence[Doc],
+    catalog: str,
+) -> list[Doc]:
+    """As `search`, but rows that wait for the index are only counted, or read where this side has to filter them."""
+    waiting: list[Doc] = [
+        {"$match": rows.condition({"$or": list(fresh)}, lay.HAS_TEXT)},
+        {"$limit": most_fresh},
+    ]
+    told: Doc = {"$count": COUNT} if rows.exact else {"$project": {**lay.READ, FRESH: {"$literal": True}}}
+    return [
+        ask.stage(rows),
+        {"$match": rows.condition({"$nor": list(fresh)})},
+        {"$project": {**lay.READ, SCORE: {"$meta": "vectorSearchScore"}}},
+        {"$unionWith": {"coll": documents, "pipeline": [*waiting, told]}},
+        united_generation(catalog, generation),
+    ]
+
+
+def counted(rows: Rows, *, generation: Sequence[Doc], catalog: str) -> list[Doc]:
+    """How many rows match, or those that may where this side has to filter them."""
+    told: Doc = {"$count": COUNT} if rows.exact else {"$project": lay.READ}
+    return [{"$match": rows.condition()}, told, united_generation(catalog, generation)]
+
+
 def scan(rows: Rows, fields: Doc, *, most: int | None, generation: Sequence[Doc], catalog: str) -> list[Doc]:
     """Every row that may match, from the documents themselves."""
     stages: list[Doc] = [{"$match": rows.condition()}]
@@ -129,14 +164,14 @@ def united_generation(catalog: str, generation: Sequence[Doc]) -> Doc:
     return {"$unionWith": {"coll": catalog, "pipeline": list(generation)}}
 
 
-def probe(index: str, path: str, vector: object, stamps: Sequence[int]) -> list[Doc]:
-    """Which of the rows with these stamps the index holds."""
+def probe(index: str, path: str, what: Doc, stamps: Sequence[int]) -> list[Doc]:
+    """Which of the rows with these stamps the index holds. `what` is any vector, or any text."""
     return [
         {
             "$vectorSearch": {
                 "index": index,
                 "path": path,
-                "queryVector": vector,
+                **what,
                 "limit": len(stamps),
                 "exact": True,
                 "filter": {lay.STAMP: {"$in": list(stamps)}},

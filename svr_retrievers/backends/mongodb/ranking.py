@@ -9,7 +9,7 @@ import numpy as np
 
 from svr_retrievers.backends.distance import distances
 from svr_retrievers.backends.mongodb import layout as lay
-from svr_retrievers.backends.mongodb.pipelines import FRESH, GENERATION
+from svr_retrievers.backends.mongodb.pipelines import COUNT, FRESH, GENERATION
 from svr_retrievers.backends.protocol import Candidate, CollectionConfig, Query
 from svr_retrievers.filters import Node, evaluate, typed_values
 from svr_retrievers.model import JsonValue, Vector
@@ -36,7 +36,7 @@ def sorted_out(found: Iterable[Found]) -> Answer:
     for each in found:
         if GENERATION in each and "_id" not in each:
             generation = lay.number(each[GENERATION])
-        elif each.get(FRESH):
+        elif each.get(FRESH) or (COUNT in each and "_id" not in each):
             fresh.append(each)
         else:
             indexed.append(each)

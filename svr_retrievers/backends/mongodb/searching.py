@@ -31,7 +31,7 @@ _SPARE = 10
 """Hits asked for beyond the limit, for documents that were deleted or replaced since the index took them."""
 _MATCHES_READ = 2_000
 """A filter that the index cannot apply is first answered from the documents, up to this many matches."""
-_WIDER = 8
+WIDER = 8
 _BATCH = 1_000
 
 
@@ -115,7 +115,7 @@ class Searches(SearchIndexes):
         try:
             return await self._by_index(asked)
         except OperationFailure as error:
-            if not _is_not_queryable(error):
+            if not is_not_queryable(error):
                 raise
             self._freshness.of(asked.target.name).ready = False
             return await self._scanned(asked)
@@ -123,7 +123,7 @@ class Searches(SearchIndexes):
     async def _by_index(self, asked: Asked) -> Page:
         """Asks wider where hits were dropped after the index named them, then looks at the documents themselves."""
         query = asked.query
-        limit = _first_limit(asked)
+        limit = first_limit(asked)
         while True:
             answer = await self._answer(asked, limit)
             best = ranking.ranked(ranking.newest([*answer.indexed, *answer.fresh]), query, asked.ref.config)
@@ -140,7 +140,7 @@ class Searches(SearchIndexes):
                     return await self._scanned(asked)
             if limit >= MOST_CANDIDATES:
                 return await self._scanned(asked)
-            limit = min(MOST_CANDIDATES, limit * _WIDER)
+            limit = min(MOST_CANDIDATES, limit * WIDER)
 
     async def _answer(self, asked: Asked, limit: int) -> Answer:
         query, ref = asked.query, asked.ref
@@ -270,12 +270,13 @@ def _shown(asked: Asked) -> str:
         query.limit + _SPARE,
         None if query.exact else pipelines.candidates_for(query.limit + _SPARE, query.ef_search),
         asked.push.filter,
+        query.text,
     )
     after = "" if asked.push.exact else "\n  then the rest of the filter, on the documents"
     return "  " + json.dumps(ask.stage(asked.rows), default=str, ensure_ascii=False) + after
 
 
-def _first_limit(asked: Asked) -> int:
+def first_limit(asked: Asked) -> int:
     """The hits to ask the index for: more where the documents have to be filtered after it named them."""
     wanted = asked.query.limit + _SPARE
     known = asked.query.estimates
@@ -305,5 +306,5 @@ def _joined(pages: Sequence[Page], limit: int) -> Page:
     return Page(tuple(best[:limit]), exact=all(page.exact for page in pages))
 
 
-def _is_not_queryable(error: OperationFailure) -> bool:
+def is_not_queryable(error: OperationFailure) -> bool:
     return "while in state" in str(error)

@@ -12,6 +12,7 @@ from pymongo.errors import PyMongoError
 from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb import writing
 from svr_retrievers.backends.mongodb.connection import Doc, translated
+from svr_retrievers.backends.mongodb.embedded_texts import EmbeddedTexts
 from svr_retrievers.backends.mongodb.reading import Reads
 from svr_retrievers.backends.mongodb.targets import Physical, Target, index_name
 from svr_retrievers.backends.mongodb.views import Views
@@ -35,7 +36,7 @@ _DELETED_AT_ONCE: Final = 10_000
 _UNDO_SECONDS: Final = 5.0
 
 
-class MongoBackend(Reads, Views):
+class MongoBackend(EmbeddedTexts, Reads, Views):
     """Documents, partition labels and search indexes in one database of a MongoDB deployment."""
 
     name = "mongodb"
@@ -50,6 +51,7 @@ class MongoBackend(Reads, Views):
         quantizations=("none", "scalar", "binary"),
         stored_vectors=("float32", "int8", "bit"),
         index_modes=("auto", "source", "views", "fields"),
+        embeds=True,
     )
 
     # Collections

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
+from svr_retrievers.backends.auto_embedding import AtlasEmbedding
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb.layout import Doc, Layout, Mode
@@ -108,13 +109,15 @@ def index_name(collection: int, number: int) -> str:
 
 def definition(config: CollectionConfig, layout: Layout, partitions: Sequence[int] = ()) -> Doc:
     """What the index is to hold. `partitions` are those with a vector field of their own, in mode fields."""
-    paths = [layout.vector_path(p) for p in partitions] if layout.mode == "fields" else [lay.VECTOR]
+    paths = (
+        [layout.vector_path(p) for p in partitions] if layout.mode == "fields" else [layout.vector_path(None)]
+    )
     filters = [lay.NAMESPACE, lay.PARTITION, lay.STAMP]
     if layout.keys:
         filters += [lay.MISSING, *layout.paths.typed.values()]
     return {
         "fields": [
-            *({"type": "vector", "path": path, **_vector_options(config)} for path in paths),
+            *({"path": path, **_vector_options(config)} for path in paths),
             *({"type": "filter", "path": path} for path in filters),
         ]
     }
@@ -122,7 +125,13 @@ def definition(config: CollectionConfig, layout: Layout, partitions: Sequence[in
 
 def _vector_options(config: CollectionConfig) -> Doc:
     spec = config.index
-    made: Doc = {"numDimensions": config.dimensions, "similarity": SIMILARITY[config.metric]}
+    made: Doc = {
+        "type": "vector",
+        "numDimensions": config.dimensions,
+        "similarity": SIMILARITY[config.metric],
+    }
+    if config.embedding is not None:
+        made |= _embedding_options(config.embedding)
     if spec.quantization != "none":
         made["quantization"] = _QUANTIZATION[spec.quantization]
     if spec.kind == "flat":
@@ -130,6 +139,17 @@ def _vector_options(config: CollectionConfig) -> Doc:
     elif (spec.m, spec.ef_construction) != (_GRAPH.m, _GRAPH.ef_construction):
         made["hnswOptions"] = {"maxEdges": spec.m, "numEdgeCandidates": spec.ef_construction}
     return made
+
+
+def _embedding_options(embedding: AtlasEmbedding) -> Doc:
+    """The similarity is said, since scores are read by it: bits are compared by Euclidean distance."""
+    return {
+        "type": "autoEmbed",
+        "modality": "text",
+        "model": embedding.model,
+        "quantization": embedding.quantization,
+        "similarity": "euclidean" if embedding.quantization.startswith("binary") else "dotProduct",
+    }
 
 
 def plain(wanted: Doc) -> Doc:

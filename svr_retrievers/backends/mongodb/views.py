@@ -59,7 +59,7 @@ class Views(SearchIndexes):
     async def _promoted(self, ref: CollectionRef, known: PartitionMap) -> int:
         """Gives large partitions a view and an index; a tier that is full ends it, or is an error where asked for."""
         mode = ref.config.index.mode
-        if mode not in ("views", "auto"):
+        if mode not in ("views", "auto") or ref.config.embedding is not None:
             return 0
         due = await self._due(ref, known)
         if due and not self._deployment.has_views:
