@@ -3,6 +3,7 @@
 from svr_retrievers import errors
 from svr_retrievers.backends.indexes import IndexSpec, flat, hnsw, ivfflat
 from svr_retrievers.blocking import Collection, SVRClient
+from svr_retrievers.changes import Change
 from svr_retrievers.client import AsyncSVRClient
 from svr_retrievers.collection import AsyncCollection
 from svr_retrievers.embedding import AtlasEmbedding, Embedder
@@ -26,8 +27,9 @@ from svr_retrievers.settings import Settings
 
 __version__ = "0.1.0"
 __all__ = [
-    "DEFAULT_NAMESPACE", "AddResult", "AsyncCollection", "AsyncSVRClient", "AtlasEmbedding", "Collection",
-    "Document", "Embedder", "Explanation", "Hit", "IndexSpec", "Metric", "Partition", "PartitionMap", "Route",
-    "SVRClient", "SVRError", "Scheme", "SearchResult", "Server", "Settings", "by_cluster", "by_field",
-    "by_hash", "by_namespace", "by_time", "errors", "flat", "hnsw", "ivfflat", "maximal_marginal_relevance",
+    "DEFAULT_NAMESPACE", "AddResult", "AsyncCollection", "AsyncSVRClient", "AtlasEmbedding", "Change",
+    "Collection", "Document", "Embedder", "Explanation", "Hit", "IndexSpec", "Metric", "Partition",
+    "PartitionMap", "Route", "SVRClient", "SVRError", "Scheme", "SearchResult", "Server", "Settings",
+    "by_cluster", "by_field", "by_hash", "by_namespace", "by_time", "errors", "flat", "hnsw", "ivfflat",
+    "maximal_marginal_relevance",
 ]  # fmt: skip

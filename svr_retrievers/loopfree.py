@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar, cast
 from anyio.from_thread import BlockingPortal
 
 from svr_retrievers.client import AsyncSVRClient
-from svr_retrievers.collection import AsyncCollection
+from svr_retrievers.collection import AsyncChanges, AsyncCollection
 from svr_retrievers.concurrency import NeedsLoop, drive, on_loop
 from svr_retrievers.errors import CalledFromLoop, ForkedClient
 from svr_retrievers.model import Vector
@@ -94,8 +94,15 @@ class _Hopping:
         inner.__dict__["_bridge"] = bridge
 
 
+class LoopFreeChanges(_Hopping, AsyncChanges):
+    """AsyncChanges that may be iterated over from any event loop."""
+
+
 class LoopFreeCollection(_Hopping, AsyncCollection):
     """An AsyncCollection whose methods may be awaited from any event loop."""
+
+    def watch(self, *, after: str | None = None) -> AsyncChanges:
+        return cast("AsyncChanges", LoopFreeChanges(super().watch(after=after), self._bridge))
 
 
 class LoopFreeClient(_Hopping, AsyncSVRClient):
@@ -121,9 +128,13 @@ def _hopping(method: _Method) -> object:
 
 def _public_coroutines(cls: type) -> list[str]:
     names = [n for n, m in inspect.getmembers(cls, inspect.iscoroutinefunction) if not n.startswith("_")]
-    return [*names, *(n for n in ("__aenter__", "__aexit__") if hasattr(cls, n))]
+    return [*names, *(n for n in ("__aenter__", "__aexit__", "__anext__") if hasattr(cls, n))]
 
 
-for _cls, _base in ((LoopFreeCollection, AsyncCollection), (LoopFreeClient, AsyncSVRClient)):
+for _cls, _base in (
+    (LoopFreeCollection, AsyncCollection),
+    (LoopFreeClient, AsyncSVRClient),
+    (LoopFreeChanges, AsyncChanges),
+):
     for _name in _public_coroutines(_base):
         setattr(_cls, _name, _hopping(getattr(_base, _name)))

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy.typing as npt
 
+from svr_retrievers.blocking.changes import Changes
 from svr_retrievers.collection import AsyncCollection
 from svr_retrievers.collection.checking import RecallCheck
 from svr_retrievers.embedding import AsyncEmbedder, AtlasEmbedding, Embedder
@@ -212,6 +213,9 @@ class Collection:
         self, *, samples: int = 100, targets: Sequence[float] = (0.9, 0.95, 0.99)
     ) -> tuple[RecallCheck, ...]:
         return self._bridge.run(partial(self._async.check_recall, samples=samples, targets=targets))
+
+    def watch(self, *, after: str | None = None) -> Changes:
+        return Changes(self._async.watch(after=after), self._bridge)
 
     def refresh(self, *, progress: Callable[[int, int], None] | None = None) -> PartitionMap:
         return self._bridge.run(partial(self._async.refresh, progress=progress))

@@ -1,10 +1,11 @@
-"""One collection, asynchronously: add, search, route, explain, get, find, delete, count, analyze, check."""
+"""One collection, asynchronously: add, search, route, explain, get, find, delete, count, analyze, check, watch."""
 
 from svr_retrievers.collection.checking import CollectionChecks
+from svr_retrievers.collection.watching import AsyncChanges, CollectionWatch
 from svr_retrievers.collection.writing import CollectionWrites
 
 
-class AsyncCollection(CollectionWrites, CollectionChecks):
+class AsyncCollection(CollectionWrites, CollectionChecks, CollectionWatch):
     """A named set of documents, cut into partitions. Opened by a client; safe for many tasks at once.
 
     Every method may raise BackendError when the database fails, and InputError for arguments that
@@ -12,4 +13,4 @@ class AsyncCollection(CollectionWrites, CollectionChecks):
     """
 
 
-__all__ = ["AsyncCollection"]
+__all__ = ["AsyncChanges", "AsyncCollection"]

@@ -75,6 +75,11 @@ class Fence:
         self._held: dict[int, int] = {}
         """The slots that this client's own transactions hold, by session: they need not meet each other."""
 
+    @property
+    def name(self) -> str:
+        """The collection in which the slots stand."""
+        return self._slots.name
+
     async def create(self, collection: int, session: Session) -> None:
         made: list[Doc] = [
             {"_id": _name(collection, slot), "generation": Int64(1), "number": Int64(0), "rows": {}}
@@ -193,11 +198,12 @@ class Fence:
         assert found is not None
         return _stamps(0, found, rows)
 
-
     async def rows(self, ref: CollectionRef, session: Session | None = None) -> notes.Rows:
         """The exact rows of each partition, and from which state of each slot they are."""
         slots = self._slots.with_options(read_concern=_MAJORITY) if session is None else self._slots
-        found = slots.find({"_id": {"$in": names(ref.id)}}, {"number": 1, "rows": 1, "corrected": 1}, session=session)
+        found = slots.find(
+            {"_id": {"$in": names(ref.id)}}, {"number": 1, "rows": 1, "corrected": 1}, session=session
+        )
         return notes.Rows([each async for each in found])
 
     async def correct(self, ref: CollectionRef, before: notes.Rows, missing: Mapping[int, int]) -> bool:

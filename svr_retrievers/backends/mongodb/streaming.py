@@ -33,8 +33,11 @@ _PATIENCE_SECONDS: Final = 60.0
 """For so long a stream is opened again while there is no primary."""
 _RETRY_SECONDS: Final = 0.1
 _HISTORY_LOST: Final = {280, 286}
-_NO_TOKEN: Final = {2, 9, 40415, 50788, 50811}
+_NOT_THE_TOKEN: Final = {13, 18, 8000}
+"""Refusals that a token has no part in: of the login, of the right."""
 _TOKEN: Final = re.compile(r"(\d+)\.([0-9A-F]{2,})\Z")
+_CURSOR_LOST: Final = {43, 136, 237}
+"""The cursor is gone, and another one may take its place; whether history is too, the server says then."""
 _GONE: Final = ("drop", "rename", "dropDatabase", "invalidate")
 
 
@@ -99,7 +102,10 @@ class MongoStream:
     async def next(self) -> StreamEvent | None:
         first = await self._take()
         if not isinstance(first, _Seen):
-            return self._ended(first)
+            self._closed = True
+            if first is not None:
+                raise first
+            return None
         event = self._told(first)
         while event.kind == "rows" and (more := self._waiting()) is not None:
             following = self._told(more)
@@ -124,11 +130,6 @@ class MongoStream:
             return item
         self._kept = item
         return None
-
-    def _ended(self, last: BaseException | None) -> None:
-        self._closed = True
-        if last is not None:
-            raise last
 
     def _told(self, seen: _Seen) -> StreamEvent:
         token = f"{self._ref.id}.{seen.position}"
@@ -165,7 +166,7 @@ class MongoStream:
             try:
                 async with await self._open() as stream:
                     if lost:
-                        await self._put(_Seen(None, _resume(stream), lost=True))
+                        await self._items.put(_Seen(None, _resume(stream), lost=True))
                         lost = False
                     if not opened.done():
                         opened.set_result(None)
@@ -173,11 +174,16 @@ class MongoStream:
                     await self._read(stream)
                     return
             except OperationFailure as error:
-                if error.code in _NO_TOKEN and not opened.done() and self._after is not None:
-                    raise _no_token(self._after) from None
                 if error.code in _HISTORY_LOST:
                     lost, self._position = True, None
                     continue
+                if (
+                    not _again(error)
+                    and not opened.done()
+                    and self._after
+                    and error.code not in _NOT_THE_TOKEN
+                ):
+                    raise _no_token(self._after) from None
                 if not _again(error) or time.monotonic() > patient_until:
                     raise
             except ConnectionFailure:
@@ -198,13 +204,10 @@ class MongoStream:
             event = await stream.try_next()
             self._position = _resume(stream)
             if event is not None or time.monotonic() - told_at >= QUIET_SECONDS:
-                await self._put(_Seen(event, self._position if event is None else _data(event["_id"])))
+                await self._items.put(_Seen(event, self._position if event is None else _data(event["_id"])))
                 told_at = time.monotonic()
             if event is not None and event["operationType"] != "update":
                 return
-
-    async def _put(self, item: _Seen) -> None:
-        await self._items.put(item)
 
 
 class Streams(Database):
@@ -238,7 +241,10 @@ def _stages(catalog: Catalog, ref: CollectionRef, documents: str) -> list[Doc]:
 
 
 def _again(error: OperationFailure) -> bool:
-    return error.has_error_label("ResumableChangeStreamError") or error.has_error_label("RetryableWriteError")
+    labelled = any(
+        error.has_error_label(f"{kind}Error") for kind in ("ResumableChangeStream", "RetryableWrite")
+    )
+    return labelled or error.code in _CURSOR_LOST
 
 
 def _resume(stream: AsyncChangeStream[Doc]) -> str:
