@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from bson import Int64
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -27,8 +28,36 @@ _PARTITIONS = "svr_metadata.partitions"
 _COUNTERS = "svr_metadata.counters"
 _FENCES = "svr_metadata.fences"
 _SCHEMA = 1
+REPEATED_SECONDS = 30.0
+"""So long a write begins again after what an election or another write did to it, before it fails."""
 _SNAPSHOT = ReadConcern("snapshot")
 _MAJORITY = WriteConcern("majority")
+
+
+class _Enough(Exception):
+    """The transaction met the same trouble for too long; `error` is the last of it."""
+
+    def __init__(self, error: PyMongoError) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _Repeated(Generic[T]):
+    """A transaction's body, which the driver would run again for two minutes: not after `REPEATED_SECONDS`."""
+
+    def __init__(self, body: Callable[[Session], Awaitable[T]]) -> None:
+        self._body = body
+        self._until = time.monotonic() + REPEATED_SECONDS
+        self._last: PyMongoError | None = None
+
+    async def __call__(self, session: Session) -> T:
+        if self._last is not None and time.monotonic() > self._until:
+            raise _Enough(self._last)
+        try:
+            return await self._body(session)
+        except PyMongoError as error:
+            self._last = error
+            raise
 
 
 class Catalog:
@@ -68,11 +97,14 @@ class Catalog:
         """
 
         async def attempt() -> T:
+            repeated = _Repeated(body)
             async with self._database.client.start_session() as session:
                 try:
                     return await session.with_transaction(
-                        body, read_concern=_SNAPSHOT, write_concern=_MAJORITY
+                        repeated, read_concern=_SNAPSHOT, write_concern=_MAJORITY
                     )
+                except _Enough as enough:
+                    raise enough.error from None
                 finally:
                     self.fence.release(session)
 
