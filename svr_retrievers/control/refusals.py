@@ -70,3 +70,7 @@ def no_transaction() -> UsageError:
         "`within` is in no transaction, so nothing would be held together.",
         hint="Begin one first, or let transact() do so.",
     )
+
+
+def not_prepared() -> UsageError:
+    return UsageError("The work tables are not there.", hint="Call prepare() once, when the store is opened.")

@@ -219,6 +219,26 @@ class OperationsConformance(ControlSuite[Tx]):
 
         assert (await work.operations.get(made.number)).details == {"list": [1]}
 
+    async def test_a_cancelled_call_is_done_or_not_done(self, work: Work[Tx]) -> None:
+        """Cancelled after any number of turns of the event loop; what it held is free again at once."""
+        lease, newest = await claimed(work, "c"), await self.make(work)
+        for turns in range(40):
+            call = asyncio.create_task(work.operations.advance(newest, step=f"{turns}", fence=lease))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait({call})
+            found = await work.operations.get(newest.number)
+            assert call.cancelled() or found == call.result()
+            assert (found.version, found.step) in {
+                (newest.version, newest.step),
+                (newest.version + 1, f"{turns}"),
+            }
+            assert len(await work.operations.history(newest.number)) == found.version
+            newest = await work.operations.advance(found, step="after", fence=lease)
+        assert await work.leases.release(lease)
+        assert await work.leases.claim("c", "b", LONG)
+
     async def test_unknown_numbers(self, work: Work[Tx]) -> None:
         made = await self.make(work)
         stranger = replace(made, number=made.number + 1000)

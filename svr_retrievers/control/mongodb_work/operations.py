@@ -13,7 +13,7 @@ from svr_retrievers.control.arguments import check_limit, check_number, json_tex
 from svr_retrievers.control.mongodb_work.leases import MongoLeases
 from svr_retrievers.control.mongodb_work.store import Doc, Session, Store, whole
 from svr_retrievers.control.protocol import Lease, Operation, State
-from svr_retrievers.control.refusals import changed, no_operation, pending
+from svr_retrievers.control.refusals import changed, no_operation, not_prepared, pending
 from svr_retrievers.names import check_key, check_text
 from svr_retrievers.values import JsonValue
 
@@ -66,11 +66,11 @@ class MongoOperations:
         count = await self._store.counters.find_one_and_update(
             {"_id": "operations"},
             {"$inc": {"value": Int64(1)}},
-            upsert=True,
             return_document=ReturnDocument.AFTER,
             session=session,
         )
-        assert count is not None
+        if count is None:
+            raise not_prepared()
         stamped: Doc = {"$literal": values}
         made = await self._store.operations.find_one_and_update(
             {"_id": count["value"]},

@@ -19,7 +19,7 @@ from svr_retrievers.control.arguments import (
 )
 from svr_retrievers.control.mongodb_work.store import Doc, Session, Store, whole
 from svr_retrievers.control.protocol import Event, RecordedEvent
-from svr_retrievers.control.refusals import beyond, no_consumer, pruned_away
+from svr_retrievers.control.refusals import beyond, no_consumer, not_prepared, pruned_away
 from svr_retrievers.names import check_key
 
 _PLACED_AT_ONCE = 1_000
@@ -88,7 +88,8 @@ class MongoOutbox:
             return_document=ReturnDocument.BEFORE,
             session=session,
         )
-        assert state is not None
+        if state is None:
+            raise not_prepared()
         first = whole(state["given"]) + 1
         await self._store.outbox.bulk_write(
             [UpdateOne({"_id": e}, {"$set": {"position": Int64(first + n)}}) for n, e in enumerate(ids)],
@@ -97,7 +98,8 @@ class MongoOutbox:
 
     async def _state(self, session: Session | None) -> dict[str, int]:
         found = await self._store.counters.find_one({"_id": "outbox"}, session=session)
-        assert found is not None
+        if found is None:
+            raise not_prepared()
         return {name: whole(found[name]) for name in ("given", "pruned")}
 
     async def subscribe(self, consumer: str) -> int:
@@ -110,7 +112,8 @@ class MongoOutbox:
             state = await self._store.counters.find_one_and_update(  # a prune at the same time begins anew
                 {"_id": "outbox"}, {"$inc": {"subscribed": Int64(1)}}, session=session
             )
-            assert state is not None
+            if state is None:
+                raise not_prepared()
             pruned = whole(state["pruned"])
             await self._store.consumers.insert_one(
                 {"_id": consumer, "position": Int64(pruned)}, session=session

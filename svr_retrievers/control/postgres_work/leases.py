@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC
+from typing import LiteralString
 
 from psycopg import errors
 from psycopg.rows import TupleRow
 
 from svr_retrievers.control.arguments import check_ttl
-from svr_retrievers.control.postgres_work.tables import Connection, Tables
+from svr_retrievers.control.postgres_work.tables import Connection, Tables, bounded
 from svr_retrievers.control.protocol import Lease
 from svr_retrievers.control.refusals import lease_lost
 from svr_retrievers.names import check_key
 
-_CLAIM_PATIENCE = "2s"
+_CLAIM_PATIENCE: LiteralString = "'2s'"
 """A row that stays locked so long is held by a fenced transaction, so the lease is in use."""
 
 
@@ -29,7 +30,7 @@ class PostgresLeases:
             return None
         async with self._tables.connection(None) as conn:
             try:
-                async with self._tables.bounded(conn, _CLAIM_PATIENCE):
+                async with bounded(conn, _CLAIM_PATIENCE):
                     found = await conn.execute(
                         self._tables.statement(
                             "insert into {leases} as l (name, holder, token, ttl_seconds, expires_at)"
@@ -85,16 +86,17 @@ class PostgresLeases:
 
     async def fence(self, lease: Lease, *, within: Connection) -> None:
         """`for key share` holds off claims but not renewals. A stopped holder's session is ended after its time."""
-        found = await self._tables.open(within).execute(
-            self._tables.statement(
-                "select set_config('idle_in_transaction_session_timeout', ceil(1000 * extract(epoch from least("
-                "nullif(current_setting('idle_in_transaction_session_timeout')::interval, '0'),"
-                " ttl_seconds * interval '1 second')))::text, true)"
-                " from {leases} where name = %s and token = %s and expires_at > clock_timestamp()"
-                " for key share"
-            ),
-            (lease.name, lease.token),
-        )
+        async with self._tables.connection(within) as conn:
+            found = await conn.execute(
+                self._tables.statement(
+                    "select set_config('idle_in_transaction_session_timeout', ceil(1000 * extract(epoch from least("
+                    "nullif(current_setting('idle_in_transaction_session_timeout')::interval, '0'),"
+                    " ttl_seconds * interval '1 second')))::text, true)"
+                    " from {leases} where name = %s and token = %s and expires_at > clock_timestamp()"
+                    " for key share"
+                ),
+                (lease.name, lease.token),
+            )
         if await found.fetchone() is None:
             raise lease_lost(lease)
 

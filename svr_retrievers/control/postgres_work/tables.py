@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import LiteralString
 
-from psycopg import AsyncConnection, pq, sql
+from psycopg import AsyncConnection, errors, pq, sql
 from psycopg.rows import TupleRow
 
-from svr_retrievers.control.refusals import no_transaction
+from svr_retrievers.control.refusals import no_transaction, not_prepared
 
 Connection = AsyncConnection[TupleRow]
 Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 """Lends a connection in autocommit mode; what the driver raises inside leaves it as one of our errors."""
 
 _TABLES = ("leases", "operations", "operation_history", "outbox", "outbox_state", "outbox_consumers")
-_PATIENCE = "10s"
+_BOUNDS: LiteralString = (
+    "set transaction isolation level read committed;"  # each statement must see what it has waited for
+    " set local idle_in_transaction_session_timeout = '10s';"
+    " set local lock_timeout = "
+)
+_PATIENCE: LiteralString = "'10s'"
 """The longest that a transaction of ours waits for a lock, or idles while others wait for its own: it is made of a
 few short statements, so one that takes longer belongs to a process that was stopped."""
 
@@ -33,33 +38,24 @@ class Tables:
 
     @asynccontextmanager
     async def connection(self, within: Connection | None) -> AsyncIterator[Connection]:
-        """The caller's connection, or one that is lent for a single statement."""
+        """The caller's connection, which is in a transaction, or one that is lent for a single statement."""
         if within is not None:
-            yield self.open(within)
+            with _prepared():
+                yield self.open(within)
             return
         async with self._connect() as conn:
-            yield conn
+            with _prepared():
+                yield conn
 
     @asynccontextmanager
     async def transaction(self, within: Connection | None = None) -> AsyncIterator[Connection]:
         """The caller's transaction, of which this is a part; or one of our own, which nobody waits for in vain."""
-        if within is not None:
-            yield self.open(within)
-            return
-        async with self._connect() as conn, self.bounded(conn):
-            yield conn
-
-    @staticmethod
-    @asynccontextmanager
-    async def bounded(conn: Connection, patience: str = _PATIENCE) -> AsyncIterator[None]:
-        """A transaction that waits no longer than `patience` for each lock."""
-        async with conn.transaction():
-            await conn.execute(
-                "select set_config('lock_timeout', %s, true),"
-                " set_config('idle_in_transaction_session_timeout', %s, true)",
-                (patience, _PATIENCE),
-            )
-            yield
+        async with self.connection(within) as conn:
+            if within is not None:
+                yield conn
+                return
+            async with bounded(conn):
+                yield conn
 
     @staticmethod
     def open(conn: Connection) -> Connection:
@@ -67,3 +63,19 @@ class Tables:
         if conn.info.transaction_status == pq.TransactionStatus.IDLE:
             raise no_transaction()
         return conn
+
+
+@asynccontextmanager
+async def bounded(conn: Connection, patience: LiteralString = _PATIENCE) -> AsyncIterator[None]:
+    """A transaction that waits no longer than `patience` for each lock."""
+    async with conn.transaction():
+        await conn.execute(_BOUNDS + patience, prepare=False)
+        yield
+
+
+@contextmanager
+def _prepared() -> Iterator[None]:
+    try:
+        yield
+    except errors.UndefinedTable:
+        raise not_prepared() from None
