@@ -29,7 +29,6 @@ _PLAIN: Final = frozenset({str, float, int, bool, type(None)})
 _VECTOR_SUBTYPE: Final = 9
 _HEADERS: Final[dict[VectorKind, int]] = {"float32": 0x27, "int8": 0x03, "bit": 0x10}
 _KINDS: Final = {code: kind for kind, code in _HEADERS.items()}
-_INT8_MAX: Final = 127
 
 
 def encode_metadata(metadata: Mapping[str, JsonValue]) -> tuple[dict[str, object], str | None]:
@@ -130,8 +129,7 @@ def _scalar(kind: FieldType, value: object) -> object:
 def encode_vectors(rows: Vector, kind: VectorKind = "float32") -> list[Binary]:
     """Each of the rows (n, d) as BSON's vector type.
 
-    `int8` keeps the direction, not the length: each row is scaled so that its largest number is 127. Rows of
-    whole numbers that fit stay as they are. `bit` keeps which numbers are above zero.
+    `int8` holds whole numbers from -128 to 127, `bit` 0 and 1; others are rounded to them.
     """
     body, padding = _packed(rows, kind)
     count, width = body.shape
@@ -149,17 +147,15 @@ def _packed(rows: Vector, kind: VectorKind) -> tuple[np.ndarray[tuple[int, int],
     if kind == "float32":
         return np.ascontiguousarray(rows, "<f4").view(np.uint8).reshape(count, 4 * dimensions), 0
     if kind == "bit":
-        return np.packbits(rows > 0, axis=1), -dimensions % 8
-    whole = (rows == np.rint(rows)).all(axis=1) & ((rows >= -_INT8_MAX - 1) & (rows <= _INT8_MAX)).all(axis=1)
-    largest = np.abs(rows).max(axis=1, initial=np.float32(0))
-    scale = np.where(whole | (largest == 0), 1, _INT8_MAX / np.where(largest == 0, 1, largest))
-    return np.rint(rows * scale[:, None]).astype(np.int8).view(np.uint8), 0
+        return np.packbits(rows > 0.5, axis=1), -dimensions % 8
+    return np.rint(np.clip(rows, -128, 127)).astype(np.int8).view(np.uint8), 0
+
 
 
 def decode_vector(value: object, dimensions: int) -> Vector:
     """The stored vector: of BSON's vector type in any of its three kinds, or a plain list of numbers.
 
-    Bits come back as 1 and -1. Raises BackendError when it is no vector of this many dimensions.
+    Bits come back as 0 and 1. Raises BackendError when it is no vector of this many dimensions.
     """
     vector = _from_binary(value) if isinstance(value, bytes) else _from_list(value)
     if vector is None or vector.shape != (dimensions,):
@@ -186,5 +182,5 @@ def _from_binary(value: bytes) -> Vector | None:
         return np.frombuffer(body, np.int8).astype(np.float32)
     if kind == "bit":
         bits = np.unpackbits(np.frombuffer(body, np.uint8), count=8 * len(body) - (value[1] & 7))
-        return bits.astype(np.float32) * 2 - 1
+        return bits.astype(np.float32)
     return None
