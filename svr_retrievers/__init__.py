@@ -11,6 +11,7 @@ from svr_retrievers.errors import SVRError
 from svr_retrievers.model import (
     DEFAULT_NAMESPACE,
     AddResult,
+    Adopted,
     Document,
     Explanation,
     Hit,
@@ -27,7 +28,7 @@ from svr_retrievers.settings import Settings
 
 __version__ = "0.1.0"
 __all__ = [
-    "DEFAULT_NAMESPACE", "AddResult", "AsyncCollection", "AsyncSVRClient", "AtlasEmbedding", "Change",
+    "DEFAULT_NAMESPACE", "AddResult", "Adopted", "AsyncCollection", "AsyncSVRClient", "AtlasEmbedding", "Change",
     "Collection", "Document", "Embedder", "Explanation", "Hit", "IndexSpec", "Metric", "Partition",
     "PartitionMap", "Route", "SVRClient", "SVRError", "Scheme", "SearchResult", "Server", "Settings",
     "by_cluster", "by_field", "by_hash", "by_namespace", "by_time", "errors", "flat", "hnsw", "ivfflat",

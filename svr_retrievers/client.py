@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from svr_retrievers.backends.adopting import Adopting, StoredVectors
 from svr_retrievers.backends.indexes import IndexSpec, check_fits
 from svr_retrievers.backends.memory import MemoryBackend
 from svr_retrievers.backends.protocol import Backend, CollectionConfig, CollectionRef, ServerRegistry
+from svr_retrievers.backends.sources import Source
 from svr_retrievers.collection import AsyncCollection
-from svr_retrievers.embedding import AsyncEmbedder, AtlasEmbedding, Embedder, embed_query
+from svr_retrievers.embedding import AsyncEmbedder, AtlasEmbedding, Embedder, check_embedder, embed_query
 from svr_retrievers.embedding.declared import check_embedding, declared_by, embedder_of
 from svr_retrievers.errors import (
     ClientClosed,
@@ -24,8 +27,8 @@ from svr_retrievers.errors import (
     UsageError,
 )
 from svr_retrievers.filters import FieldType, split_path
-from svr_retrievers.model import Metric, Server
-from svr_retrievers.names import check_name
+from svr_retrievers.model import DEFAULT_NAMESPACE, Metric, Server
+from svr_retrievers.names import check_key, check_name
 from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET
 from svr_retrievers.routing.schemes import Scheme
 from svr_retrievers.search.request import check_fraction
@@ -33,6 +36,7 @@ from svr_retrievers.search.view import View
 from svr_retrievers.settings import Settings, redact
 
 IfExists = Literal["error", "open"]
+OnProblem = Literal["report", "fail"]
 MAX_FILTER_FIELDS = 200
 
 
@@ -159,6 +163,73 @@ class AsyncSVRClient:
             ref = await backend.load_collection(config.name)
             _compare(ref.config, config, partition_by, filter_fields)
         return await self._collection(backend, ref, embedder)
+
+    async def adopt_collection(
+        self,
+        name: str,
+        source: str,
+        *,
+        dimensions: int | None = None,
+        metric: Metric | str = Metric.COSINE,
+        partition_by: Scheme | None = None,
+        filter_fields: Mapping[str, object] | None = None,
+        text_field: str = "text",
+        vector_field: str = "embedding",
+        metadata_field: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        index: IndexSpec | None = None,
+        search_index: str | None = None,
+        embedder: Embedder | AsyncEmbedder | None = None,
+        recall_target: float = DEFAULT_RECALL_TARGET,
+        on_problem: OnProblem = "report",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> AsyncCollection:
+        """A collection over the documents of a MongoDB collection that others made, which stay where they are.
+
+        Nothing is copied, and texts, vectors and metadata are not touched: each document gets one field more, `svr`.
+        Whoever wrote them goes on using them. Adopting once more takes in what others have added since, and goes on
+        where an interrupted adoption ended. `collection.adopted` tells how many were taken in, and which documents
+        could not be (`on_problem="fail"`: BatchError at the first ones). `drop_collection` gives the documents back
+        as they were.
+
+        `dimensions` is read from the first vector. `metadata_field` None means that all other top-level fields are
+        the metadata. The `_id` of a document is its id, as text. All of it is in `namespace`. `search_index` names a
+        vector search index of theirs to be extended, where the deployment holds too few for one more. `progress` is
+        told how many documents were read, out of how many.
+
+        Raises:
+            ConfigError: the backend cannot, or not this collection: a view, a sharded one, one adopted already.
+            CollectionNotFound: there is no such source.
+            CollectionExists, CollectionMismatch: the name is taken by something else, or by other settings.
+        """
+        if on_problem not in ("report", "fail"):
+            raise InputError(f"on_problem must be 'report' or 'fail', not {on_problem!r}.")
+        check_embedder(embedder)
+        backend = await self._opened()
+        adopting = _adopting(backend)
+        given = Source(
+            check_name(source, "source"),
+            text_field,
+            vector_field,
+            metadata_field,
+            check_key(namespace, "namespace"),
+        )
+        found = await adopting.vectors_of(given, dimensions)
+        size, spec = _size_of(given, dimensions, found), _spec_of(index, found)
+        config = replace(
+            make_config(
+                name, size, metric, partition_by, filter_fields, spec, backend, recall_target=recall_target
+            ),
+            source=replace(given, lists=found is None or found.lists),
+        )
+        given.check_fields(config.fields)
+        ref = await adopting.adopt_collection(config, search_index)
+        _compare(ref.config, config, partition_by, filter_fields)
+        collection = await self._collection(backend, ref, embedder)
+        await collection._take_in_all(  # noqa: SLF001 - part of making it
+            adopting, fail=on_problem == "fail", progress=progress
+        )
+        return collection
 
     async def collection(
         self, name: str, *, embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None = None
@@ -342,6 +413,36 @@ def registry_of(backend: Backend) -> ServerRegistry:
     return backend
 
 
+def _adopting(backend: Backend) -> Adopting:
+    """Raises ConfigError where nothing can be adopted."""
+    if not isinstance(backend, Adopting):
+        raise ConfigError(
+            f"The {backend.name} backend cannot adopt collections.",
+            hint="adopt_collection() needs MongoDB: SVRClient('mongodb+srv://...').",
+        )
+    return backend
+
+
+def _size_of(source: Source, dimensions: int | None, found: StoredVectors | None) -> int:
+    if dimensions is not None:
+        return dimensions
+    if found is None:
+        raise InputError(
+            f"No document of {source.collection!r} has a vector in {source.vector!r}, so dimensions is missing.",
+            hint="Give dimensions, and check vector_field.",
+        )
+    return found.dimensions
+
+
+def _spec_of(index: IndexSpec | None, found: StoredVectors | None) -> IndexSpec | None:
+    """Vectors stay as they are stored, so that is what the index holds."""
+    if found is None or (index is not None and not isinstance(index, IndexSpec)):
+        return index
+    if index is not None and index.vectors not in ("float32", found.stored):
+        raise InputError(f"The source stores vectors as {found.stored}, not as {index.vectors}.")
+    return replace(index or IndexSpec(), vectors=found.stored)
+
+
 def _fields(given: Mapping[str, object] | None, scheme: Scheme | None) -> dict[str, FieldType]:
     """The declared fields; a field partitioned by time is declared as a datetime."""
     if given is not None and not isinstance(given, Mapping):
@@ -393,6 +494,9 @@ def _compare(
         pairs.append(("partition_by", there.scheme, asked.scheme))
     if asked.servers:
         pairs.append(("servers", list(there.servers), list(asked.servers)))
+    if asked.source is not None:
+        lists = there.source.lists if there.source is not None else False
+        pairs.append(("source", there.source, replace(asked.source, lists=lists)))
     if filter_fields is not None:
         pairs.append(("filter_fields", _shown(there.fields), _shown(asked.fields)))
     for what, has, wants in pairs:

@@ -101,6 +101,9 @@ def _draft_one(
     space = namespace if document.namespace is None else check_key(document.namespace, "namespace")
     text = check_text(document.text, "text")
     metadata = normalise_metadata(document.metadata)
+    if config.source is not None:
+        config.source.check_namespace(space)
+        config.source.check_metadata(metadata)
     typed = typed_values(config.fields, metadata)
     _check_lengths(typed)
     if config.scheme is not None:

@@ -13,6 +13,7 @@ from svr_retrievers.partition_map import (
 )
 from svr_retrievers.results import (
     AddResult,
+    Adopted,
     Explanation,
     Incomplete,
     Outcome,
@@ -36,6 +37,7 @@ from svr_retrievers.values import (
 __all__ = [
     "DEFAULT_NAMESPACE",
     "AddResult",
+    "Adopted",
     "Document",
     "Explanation",
     "Hit",

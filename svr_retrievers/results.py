@@ -7,12 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, overload
 
+from svr_retrievers.errors import DocumentProblem
 from svr_retrievers.values import Hit
 
 _Slice: TypeAlias = "slice[int | None, int | None, int | None]"
 
 Written: TypeAlias = "tuple[Sequence[str], Sequence[str], Sequence[bool], Sequence[str]]"
 RouteStep: TypeAlias = Literal["explicit", "filter", "centroid", "fan_out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What one adoption took in, and what it could not: `refused` documents, the first thousand in `problems`.
+
+    Those that were taken in before count as neither.
+    """
+
+    taken: int
+    refused: int
+    problems: tuple[DocumentProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from svr_retrievers.backends.auto_embedding import AtlasEmbedding
 from svr_retrievers.backends.indexes import IndexSpec
+from svr_retrievers.backends.sources import Source
 from svr_retrievers.filters import FieldType, Node
 from svr_retrievers.filters.choice import Estimates
 from svr_retrievers.filters.statistics import FilterStatistics
@@ -67,6 +68,8 @@ class CollectionConfig:
     recall_target: float = DEFAULT_RECALL_TARGET
     embedding: AtlasEmbedding | None = None
     """Set where the server embeds: its documents carry no vectors, and it is searched by text."""
+    source: Source | None = None
+    """Set where the documents are those of a collection that others made."""
 
 
 @dataclass(frozen=True, slots=True)

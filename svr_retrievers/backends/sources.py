@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import combinations
 
 from svr_retrievers.errors import InputError
 from svr_retrievers.model import DEFAULT_NAMESPACE, JsonValue
@@ -36,7 +37,7 @@ class Source:
                     hint="Name the field that holds the metadata: metadata_field='metadata'.",
                 )
         paths = sorted(self._paths().values())
-        for path, after in zip(paths, paths[1:], strict=False):
+        for path, after in combinations(paths, 2):
             if f"{after}.".startswith(f"{path}."):
                 raise InputError(f"The field {after!r} lies inside {path!r}; each needs a place of its own.")
 
@@ -70,6 +71,14 @@ class Source:
                 hint="Rename it.",
             )
 
+    def check_fields(self, fields: Iterable[str]) -> None:
+        """Raises InputError for a filter field that is no metadata."""
+        taken = sorted(self.hidden.intersection(fields)) if self.metadata is None else []
+        if taken:
+            raise InputError(
+                f"filter_fields names {taken[0]!r}, which is no metadata of {self.collection!r}."
+            )
+
     def to_json(self) -> dict[str, JsonValue]:
         return asdict(self)
 
@@ -84,6 +93,8 @@ def _check_path(path: object, argument: str) -> None:
         raise InputError(f"{argument} must be the name of a field, not {path!r}.")
     keys = path.split(".")
     if any(not key or key.startswith("$") or key.isdigit() for key in keys):
-        raise InputError(f"{argument} is {path!r}, which names no field.", hint="e.g. 'text' or 'content.text'")
+        raise InputError(
+            f"{argument} is {path!r}, which names no field.", hint="e.g. 'text' or 'content.text'"
+        )
     if keys[0] in ("_id", OWN):
         raise InputError(f"{argument} cannot be {path!r}: that field is the document's own key or SVR's.")

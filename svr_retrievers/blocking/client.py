@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +11,11 @@ from typing import Self
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.blocking.collection import Collection
 from svr_retrievers.blocking.loop import running_loop
-from svr_retrievers.client import AsyncSVRClient, IfExists
+from svr_retrievers.client import AsyncSVRClient, IfExists, OnProblem
 from svr_retrievers.embedding import AsyncEmbedder, AtlasEmbedding, Embedder
 from svr_retrievers.loopfree import Bridge, loop_free_client
 from svr_retrievers.model import (
+    DEFAULT_NAMESPACE,
     Metric,
     Server,
 )
@@ -97,6 +98,49 @@ class SVRClient:
                 servers=servers,
                 recall_target=recall_target,
                 if_exists=if_exists,
+            )
+        )
+        return Collection(made, self._bridge)
+
+    def adopt_collection(
+        self,
+        name: str,
+        source: str,
+        *,
+        dimensions: int | None = None,
+        metric: Metric | str = Metric.COSINE,
+        partition_by: Scheme | None = None,
+        filter_fields: Mapping[str, object] | None = None,
+        text_field: str = "text",
+        vector_field: str = "embedding",
+        metadata_field: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        index: IndexSpec | None = None,
+        search_index: str | None = None,
+        embedder: Embedder | AsyncEmbedder | None = None,
+        recall_target: float = DEFAULT_RECALL_TARGET,
+        on_problem: OnProblem = "report",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Collection:
+        made = self._bridge.run(
+            partial(
+                self._async.adopt_collection,
+                name,
+                source,
+                dimensions=dimensions,
+                metric=metric,
+                partition_by=partition_by,
+                filter_fields=filter_fields,
+                text_field=text_field,
+                vector_field=vector_field,
+                metadata_field=metadata_field,
+                namespace=namespace,
+                index=index,
+                search_index=search_index,
+                embedder=embedder,
+                recall_target=recall_target,
+                on_problem=on_problem,
+                progress=progress,
             )
         )
         return Collection(made, self._bridge)

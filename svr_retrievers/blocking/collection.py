@@ -16,6 +16,7 @@ from svr_retrievers.loopfree import Bridge, loop_free
 from svr_retrievers.model import (
     DEFAULT_NAMESPACE,
     AddResult,
+    Adopted,
     Document,
     Explanation,
     Metric,
@@ -63,6 +64,10 @@ class Collection:
     @property
     def partitions(self) -> PartitionMap:
         return self._async.partitions
+
+    @property
+    def adopted(self) -> Adopted | None:
+        return self._async.adopted
 
     @property
     def embedder(self) -> Embedder | AsyncEmbedder | AtlasEmbedding | None:

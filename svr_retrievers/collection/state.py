@@ -104,7 +104,14 @@ class CollectionState:
         if len(self._asked) < _FIELDS_COUNTED:
             self._asked.update(fields_of(node))
 
+    def _check_namespace(self, namespace: str) -> None:
+        """Raises InputError for what no namespace of this collection can be."""
+        check_key(namespace, "namespace")
+        if self._ref.config.source is not None:
+            self._ref.config.source.check_namespace(namespace)
+
     def _wish(self, request: Request) -> Wish:
+        self._check_namespace(request.namespace)
         node = self._node(request.filter)
         if node is not ALL:
             self._count_fields(node)
@@ -149,7 +156,7 @@ class CollectionState:
     def _selection(
         self, filter: Mapping[str, object] | None, ids: Sequence[str] | None, namespace: str
     ) -> Selection:
-        check_key(namespace, "namespace")
+        self._check_namespace(namespace)
         if ids is None:
             return Selection(namespace, self._node(filter))
         if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):

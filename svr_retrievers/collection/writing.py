@@ -25,7 +25,6 @@ from svr_retrievers.model import (
     PartitionMap,
     Vector,
 )
-from svr_retrievers.names import check_key
 from svr_retrievers.search.view import View
 
 _log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class CollectionWrites(CollectionState):
             BatchError: some documents cannot be stored; `problems` names each. Nothing was written.
             EmbeddingFailed: the embedder failed. Nothing was written.
         """
-        check_key(namespace, "namespace")
+        self._check_namespace(namespace)
         given = checks.as_documents(documents)
         if self._ref.config.embedding is not None:
             texts = await off_loop(

@@ -10,6 +10,7 @@ import numpy as np
 from svr_retrievers.backends.auto_embedding import AtlasEmbedding
 from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.backends.protocol import CollectionConfig
+from svr_retrievers.backends.sources import Source
 from svr_retrievers.filters import FieldType, statistics
 from svr_retrievers.filters.statistics import FilterStatistics
 from svr_retrievers.model import (
@@ -95,13 +96,18 @@ def config_json(config: CollectionConfig) -> dict[str, JsonValue]:
         "servers": list(config.servers),
         "recall_target": config.recall_target,
     }
-    return body if config.embedding is None else body | {"embedding": config.embedding.to_json()}
+    if config.embedding is not None:
+        body["embedding"] = config.embedding.to_json()
+    if config.source is not None:
+        body["source"] = config.source.to_json()
+    return body
 
 
 def config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
     scheme = body["scheme"]
     fields = cast("list[list[str]]", body["fields"])
     embedding = cast("Mapping[str, JsonValue] | None", body.get("embedding"))
+    source = cast("Mapping[str, JsonValue] | None", body.get("source"))
     return CollectionConfig(
         name=name,
         dimensions=cast("int", body["dimensions"]),
@@ -112,6 +118,7 @@ def config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
         servers=tuple(cast("list[str]", body.get("servers", []))),
         recall_target=cast("float", body.get("recall_target", DEFAULT_RECALL_TARGET)),
         embedding=AtlasEmbedding.of_json(embedding) if embedding is not None else None,
+        source=Source.of_json(source) if source is not None else None,
     )
 
 

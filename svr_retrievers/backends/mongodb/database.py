@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import anyio
+from bson.codec_options import DatetimeConversion
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import PyMongoError
 
-from svr_retrievers.backends.mongodb import connection
+from svr_retrievers.backends.mongodb import connection, writing
 from svr_retrievers.backends.mongodb.connection import Client, Deployment, Doc, translated
 from svr_retrievers.backends.mongodb.freshness import Freshness
-from svr_retrievers.backends.mongodb.layout import Layout, layout_of
+from svr_retrievers.backends.mongodb.layout import Layout
+from svr_retrievers.backends.mongodb.layouts import layout_of
 from svr_retrievers.backends.mongodb.targets import Physical, Target
 from svr_retrievers.backends.protocol import CollectionRef, MapState
+from svr_retrievers.changes import RowCounts
 from svr_retrievers.control.mongodb import Catalog
+from svr_retrievers.control.mongodb_fence import Session
 from svr_retrievers.errors import ClientClosed, ConnectionFailed
 from svr_retrievers.model import Partition, PartitionMap
 from svr_retrievers.settings import Settings
@@ -71,14 +76,28 @@ class Database:
         return self._found
 
     def documents(self, ref: CollectionRef) -> AsyncCollection[Doc]:
+        if ref.config.source is not None:
+            return self.source_documents(ref.config.source.collection)
         return self._catalog.majority[self.documents_name(ref)]
 
+    def source_documents(self, name: str) -> AsyncCollection[Doc]:
+        """Documents of others may hold dates that Python has no name for."""
+        majority = self._catalog.majority
+        options = majority.codec_options.with_options(datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+        return majority.get_collection(name, codec_options=options)
+
     def documents_name(self, ref: CollectionRef) -> str:
+        if ref.config.source is not None:
+            return ref.config.source.collection
         return f"{self._settings.db_schema}.documents.{ref.id}"
 
     def named(self, target: Target, ref: CollectionRef) -> AsyncCollection[Doc]:
         """What an index is over: a view, or the documents themselves."""
-        return self._catalog.majority[target.view or self.documents_name(ref)]
+        if target.view is None:
+            return self.documents(ref)
+        return (
+            self.source_documents(target.view) if ref.config.source else self._catalog.majority[target.view]
+        )
 
     async def load(self, ref: CollectionRef) -> MapState:
         return self.adopt(ref, *await self._catalog.load_map(ref))
@@ -105,3 +124,26 @@ class Database:
 
     def layout(self, ref: CollectionRef, physical: Physical) -> Layout:
         return layout_of(ref.config, physical.mode)
+
+    def ours(self, ref: CollectionRef) -> list[Doc]:
+        """The stage that leaves out documents of others, where there are any."""
+        condition = layout_of(ref.config, "source").ours
+        return [{"$match": condition}] if condition else []
+
+    # Writing
+
+    def _enter(self, ref: CollectionRef, known: PartitionMap, session: Session) -> writing.Enter:
+        """The slot is chosen before anything is read, so that no other write of this client takes it meanwhile."""
+        slot = self._catalog.fence.hold(session)
+
+        async def enter(done: Mapping[int, RowCounts], rows: int) -> range:
+            return await self._catalog.fence.enter(ref, known.generation, session, slot, done, rows)
+
+        return enter
+
+    async def _counted(self, ref: CollectionRef, changes: Mapping[int, int]) -> dict[int, int]:
+        """The rows of these partitions now. The write is done: a failure here only leaves the counts behind."""
+        try:
+            return await self._catalog.add_rows(ref, changes)
+        except PyMongoError:
+            return {}

@@ -148,7 +148,7 @@ def _ranked(found: Sequence[Found], asked: Asked) -> list[tuple[float, Found]]:
     embedding = asked.ref.config.embedding
     squared = embedding is not None and embedding.quantization.startswith("binary")
     far = [(_distance(float(str(each[SCORE])), squared=squared), each) for each in found]
-    return sorted(far, key=lambda each: (each[0], lay.key_of(each[1])))
+    return sorted(far, key=lambda each: (each[0], asked.layout.key_of(each[1])))
 
 
 def _distance(score: float, *, squared: bool) -> float:

@@ -151,7 +151,6 @@ def _packed(rows: Vector, kind: VectorKind) -> tuple[np.ndarray[tuple[int, int],
     return np.rint(np.clip(rows, -128, 127)).astype(np.int8).view(np.uint8), 0
 
 
-
 def decode_vector(value: object, dimensions: int) -> Vector:
     """The stored vector: of BSON's vector type in any of its three kinds, or a plain list of numbers.
 

@@ -6,6 +6,7 @@ filter can reach another path or widen what it is combined with.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +14,17 @@ from typing import Final
 from bson import encode
 
 from svr_retrievers.backends.mongodb import expressions, likes
-from svr_retrievers.backends.mongodb.combining import MATCH_ALL, Bounded, Filter, Leaf, combine
+from svr_retrievers.backends.mongodb.combining import (
+    MATCH_ALL,
+    MATCH_NONE,
+    Bounded,
+    Filter,
+    Leaf,
+    combine,
+    conjunction,
+    disjunction,
+    negation,
+)
 from svr_retrievers.backends.mongodb.encoding import encode_typed
 from svr_retrievers.backends.mongodb.numbers import bound, equal, is_ordinary
 from svr_retrievers.filters import (
@@ -28,6 +39,7 @@ from svr_retrievers.filters import (
     Node,
     Op,
     Path,
+    evaluate,
 )
 from svr_retrievers.filters.tree import ListOperand, Operand, Scalar
 
@@ -48,6 +60,10 @@ class Paths:
     metadata: str
     typed: Mapping[str, str]
     missing: str
+    foreign: bool = False
+    """Whether others wrote the metadata, who may use types that JSON lacks."""
+    hidden: frozenset[str] = frozenset()
+    """Keys at the top that are no metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +84,38 @@ def compile_match(node: Node, paths: Paths) -> Compiled:
 def _leaf(node: Leaf, paths: Paths) -> Bounded:
     if isinstance(node, (Contains, Exists)) or node.field is None or node.field_type is None:
         dotted = dotted_path(paths.metadata, node.path)
+        if paths.foreign:
+            return _foreign(node, dotted, paths)
         return _by_expression(node, paths) if dotted is None else _by_path(node, dotted, paths)
     path = paths.typed[node.field]
     if isinstance(node, Like):
         return _like(node, path, [f"${path}"])
     return Bounded.exactly({path: _typed(node, node.field_type)})
+
+
+_NO_JSON: Final = (
+    "objectId", "date", "timestamp", "decimal", "binData", "regex", "javascript", "javascriptWithScope", "symbol",
+    "dbPointer", "undefined", "minKey", "maxKey",
+)  # fmt: skip
+"""Types whose values become JSON of another kind when they are read."""
+
+
+def _foreign(node: Leaf, path: str | None, paths: Paths) -> Bounded:
+    """As for our own metadata, but documents with a value that JSON cannot hold may match or not."""
+    if node.path[0] in paths.hidden:
+        return Bounded.exactly(MATCH_ALL if evaluate(node, {}, {}) else MATCH_NONE)
+    if path is None:
+        return Bounded.superset()
+    bounded = _by_path(node, path, paths)
+    if isinstance(node, Exists):
+        return bounded
+    odd: Filter = {
+        "$or": [
+            {path: {"$type": list(_NO_JSON)}},
+            {path: {"$in": [math.nan, math.inf, -math.inf]}},
+        ]
+    }
+    return Bounded(disjunction([bounded.at_most, odd]), conjunction([bounded.at_least, negation(odd)]))
 
 
 def _typed(node: Compare | In | IsNull | EqualsList, kind: FieldType) -> Filter:

@@ -16,8 +16,8 @@ from typing import Final, cast
 
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.binary import UUID_SUBTYPE, VECTOR_SUBTYPE
-from pymongo import ReplaceOne, UpdateOne
 from pydantic_core import from_json
+from pymongo import ReplaceOne, UpdateOne
 
 from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb.encoding import decode_vector
@@ -186,7 +186,7 @@ def id_text(value: object) -> str:
 
 def key_for(doc_id: str) -> object:
     """The `_id` of a new document: an ObjectId where the id is one's digits."""
-    if len(doc_id) == 24 and ObjectId.is_valid(doc_id) and doc_id == doc_id.lower():  # noqa: PLR2004
+    if len(doc_id) == 24 and ObjectId.is_valid(doc_id) and doc_id == doc_id.lower():
         return ObjectId(doc_id)
     return doc_id
 
@@ -194,8 +194,12 @@ def key_for(doc_id: str) -> object:
 def vector_kind(value: object) -> str | None:
     """How a vector is stored: as "list", or as "float32", "int8" or "bit" of BSON; None where it is no vector."""
     if isinstance(value, list) and value:
-        return "list" if all(type(each) is not bool and isinstance(each, (int, float)) for each in value) else None
-    if isinstance(value, Binary) and value.subtype == VECTOR_SUBTYPE and len(value) > 2:  # noqa: PLR2004
+        return (
+            "list"
+            if all(type(each) is not bool and isinstance(each, (int, float)) for each in value)
+            else None
+        )
+    if isinstance(value, Binary) and value.subtype == VECTOR_SUBTYPE and len(value) > 2:
         return _KINDS.get(value[0])
     return None
 
@@ -241,7 +245,7 @@ def _text_or_number(value: object) -> JsonValue:
             return str(int(value))
         case Decimal128():
             return _decimal(value.to_decimal())
-        case Binary() if value.subtype == UUID_SUBTYPE and len(value) == 16:  # noqa: PLR2004
+        case Binary() if value.subtype == UUID_SUBTYPE and len(value) == 16:
             return str(value.as_uuid())
         case bytes():
             return base64.b64encode(value).decode()

@@ -136,6 +136,10 @@ class SearchIndexes(Database):
         async def update(definition: Doc) -> None:
             await source.update_search_index(target.name, definition)
 
+        if target.shared:
+            await self._update_shared(ref, target, lambda theirs: targets.extended(theirs, wanted))
+            return
+
         await self._as_offered(ref, wanted, update)
 
     async def _as_offered(
@@ -207,8 +211,20 @@ class SearchIndexes(Database):
 
     async def drop_indexes(self, ref: CollectionRef, physical: Physical) -> None:
         for target in physical.targets:
-            await self._drop_index(self.named(target, ref), target.name)
+            if target.shared:
+                await self._update_shared(ref, target, targets.restored)
+            else:
+                await self._drop_index(self.named(target, ref), target.name)
             self._freshness.forget(target.name)
+
+    async def _update_shared(
+        self, ref: CollectionRef, target: Target, change: Callable[[Mapping[str, object]], Doc]
+    ) -> None:
+        """Changes an index of others, if it is there."""
+        found = await self._listed(ref, target)
+        theirs = found.get("latestDefinition") if found is not None else None
+        if isinstance(theirs, Mapping) and (wanted := change(theirs)) != theirs:
+            await self.documents(ref).update_search_index(target.name, wanted)
 
     @staticmethod
     async def _drop_index(source: AsyncCollection[Doc], name: str) -> None:

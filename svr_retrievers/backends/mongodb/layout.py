@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias, cast
 
 import numpy as np
 from bson import Int64, MaxKey, MinKey
+from pymongo import ReplaceOne, UpdateOne
 
 from svr_retrievers.backends.mongodb.encoding import (
     decode_metadata,
@@ -25,13 +26,14 @@ from svr_retrievers.backends.mongodb.encoding import (
 )
 from svr_retrievers.backends.mongodb.filters import Paths
 from svr_retrievers.backends.protocol import Batch, CollectionConfig
+from svr_retrievers.filters import FieldType, typed_values
 from svr_retrievers.model import Document, JsonValue, Vector
-from svr_retrievers.names import column_for
 
 Doc: TypeAlias = dict[str, object]
 Mode: TypeAlias = Literal["source", "views", "fields"]
 
 NAMESPACE: Final = "svr.n"
+ID: Final = "svr.i"
 PARTITION: Final = "svr.p"
 STAMP: Final = "svr.w"
 MISSING: Final = "svr.z"
@@ -46,7 +48,7 @@ HAS_TEXT: Final[Doc] = {TEXT: {"$ne": ""}}
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths of one collection. `stored` is the number type of its vectors."""
+    """The paths of one collection, and what of its documents is what. `stored` is the number type of its vectors."""
 
     mode: Mode
     stored: Literal["float32", "int8", "bit"]
@@ -66,13 +68,100 @@ class Layout:
             return TEXT
         return f"{VECTOR}.p{partition}" if self.mode == "fields" else VECTOR
 
+    @property
+    def whole_vector(self) -> str:
+        """Where the vector lies whatever the partition."""
+        return VECTOR
+
     def bound_vector(self, vector: Vector) -> object:
         return encode_vectors(vector[None, :], self.stored)[0]
 
+    def bound_vectors(self, vectors: Vector) -> Sequence[object]:
+        return encode_vectors(np.asarray(vectors, dtype=np.float32), self.stored)
 
-def layout_of(config: CollectionConfig, mode: Mode) -> Layout:
-    keys = {name: column_for(name, position) for position, name in enumerate(config.fields)}
-    return Layout(mode, config.index.vectors, config.dimensions, keys, config.embedding is not None)
+    # Asking
+
+    @property
+    def ours(self) -> Doc:
+        """A condition for the documents that are of the collection: all of them."""
+        return {}
+
+    @property
+    def order(self) -> str:
+        """The path that orders the documents of a namespace by id."""
+        return "_id"
+
+    def within(self, namespace: str) -> Doc:
+        """All documents of a namespace, as a range of `_id`, which also orders them by id."""
+        low, high = _of_namespace(namespace)
+        return {"_id": {"$gte": low, "$lte": high}}
+
+    def chosen(self, namespace: str, ids: Sequence[str]) -> Doc:
+        return {"_id": {"$in": [key(namespace, each) for each in ids]}}
+
+    def reads(self, vector_path: str | None = None) -> Doc:
+        """The projection for all that a search or a listing gives back, with the vector at the path."""
+        return READ if vector_path is None else {**READ, vector_path: 1}
+
+    @property
+    def reads_keys(self) -> Doc:
+        return {"_id": 1}
+
+    # Reading
+
+    def key_of(self, document: Mapping[str, object]) -> tuple[str, str]:
+        """Namespace and id."""
+        there = cast("Mapping[str, object]", document["_id"])
+        return str(there["n"]), str(there["i"])
+
+    def text_of(self, document: Mapping[str, object]) -> str:
+        return str(document.get("text") or "")
+
+    def metadata_of(self, document: Mapping[str, object]) -> dict[str, JsonValue]:
+        original = own(document).get("m")
+        body = cast("Mapping[str, object]", document.get("metadata") or {})
+        return decode_metadata(body, None if original is None else str(original))
+
+    def typed_of(
+        self, metadata: Mapping[str, JsonValue], fields: Mapping[str, FieldType]
+    ) -> Mapping[str, object]:
+        return typed_values(fields, metadata)
+
+    def vector_of(self, document: Mapping[str, object]) -> Vector:
+        value = document[VECTOR]
+        if isinstance(value, Mapping):
+            value = next(iter(value.values()))
+        return decode_vector(value, self.dimensions)
+
+    def document_of(self, document: Mapping[str, object], *, with_vector: bool) -> Document:
+        namespace, doc_id = self.key_of(document)
+        return Document(
+            id=doc_id,
+            text=self.text_of(document),
+            metadata=self.metadata_of(document),
+            vector=self.vector_of(document) if with_vector else None,
+            namespace=namespace,
+            version=number(own(document)["v"]),
+        )
+
+    # Writing
+
+    def put_together(
+        self, text: str, metadata: Mapping[str, object], vector: object | None, own: Mapping[str, object]
+    ) -> Doc:
+        """A new document. `own` holds its namespace, id and partition."""
+        made: Doc = {"_id": key(str(own["n"]), str(own["i"])), "text": text, "metadata": metadata, "svr": own}
+        if vector is not None:
+            made[VECTOR] = {f"p{own['p']}": vector} if self.mode == "fields" else vector
+        return made
+
+    def there(self, made: Sequence[Doc]) -> Doc:
+        """A condition for the documents that these are to replace."""
+        return {"_id": {"$in": [each["_id"] for each in made]}}
+
+    def replacing(self, old: object, made: Doc) -> ReplaceOne[Doc] | UpdateOne:
+        """What puts the made document in the place of the one with this `_id`."""
+        return ReplaceOne({"_id": old}, made)
 
 
 def key(namespace: str, doc_id: str) -> Doc:
@@ -85,40 +174,44 @@ def _of_namespace(namespace: str) -> tuple[Doc, Doc]:
     return {"n": namespace, "i": MinKey()}, {"n": namespace, "i": MaxKey()}
 
 
-def within(namespace: str) -> Doc:
-    """All documents of a namespace, as a range of `_id`, which also orders them by id."""
-    low, high = _of_namespace(namespace)
-    return {"_id": {"$gte": low, "$lte": high}}
-
-
 def documents(batch: Batch, config: CollectionConfig, layout: Layout, partitions: Sequence[int]) -> list[Doc]:
     """The batch's rows as documents of version 1, without stamps: `stamped` adds those."""
-    vectors = None
-    if not layout.embedded:
-        vectors = encode_vectors(np.asarray(batch.vectors, dtype=np.float32), layout.stored)
-    kinds = [(name, kind, layout.keys[name]) for name, kind in config.fields.items()]
+    vectors = None if layout.embedded else layout.bound_vectors(batch.vectors)
+    kinds = kinds_of(config, layout)
     made: list[Doc] = []
-    for at, namespace in enumerate(batch.namespaces):
-        doc_id, partition, typed = batch.ids[at], int(partitions[at]), batch.typed[at]
+    for at in range(len(batch)):
         metadata, original = encode_metadata(batch.metadatas[at])
-        fields: Doc = {}
-        missing: list[str] = []
-        for name, kind, short in kinds:
-            value = typed.get(name)
-            if value is None:
-                missing.append(short)
-            else:
-                fields[short] = encode_typed(kind, value)
-        own: Doc = {"n": namespace, "i": doc_id, "p": partition, "v": Int64(1), "w": Int64(0)}
-        if kinds:
-            own |= {"f": fields, "z": missing}
+        own = own_part(batch, at, int(partitions[at]), kinds)
         if original is not None:
             own["m"] = original
-        document: Doc = {"_id": key(namespace, doc_id), "text": batch.texts[at]}
-        if vectors is not None:
-            document[VECTOR] = {f"p{partition}": vectors[at]} if layout.mode == "fields" else vectors[at]
-        made.append(document | {"metadata": metadata, "svr": own})
+        vector = None if vectors is None else vectors[at]
+        made.append(layout.put_together(batch.texts[at], metadata, vector, own))
     return made
+
+
+def kinds_of(config: CollectionConfig, layout: Layout) -> list[tuple[str, FieldType, str]]:
+    return [(name, kind, layout.keys[name]) for name, kind in config.fields.items()]
+
+
+def own_part(batch: Batch, at: int, partition: int, kinds: Sequence[tuple[str, FieldType, str]]) -> Doc:
+    """The sub-document `svr` of a row. `kinds`: each declared field with its type and its key."""
+    typed = batch.typed[at]
+    fields: Doc = {}
+    missing: list[str] = []
+    for name, kind, short in kinds:
+        value = typed.get(name)
+        if value is None:
+            missing.append(short)
+        else:
+            fields[short] = encode_typed(kind, value)
+    own: Doc = {
+        "n": batch.namespaces[at],
+        "i": batch.ids[at],
+        "p": partition,
+        "v": Int64(1),
+        "w": Int64(0),
+    }
+    return own | {"f": fields, "z": missing} if kinds else own
 
 
 def stamped(document: Doc, stamp: int, version: int) -> Doc:
@@ -131,35 +224,5 @@ def own(document: Mapping[str, object]) -> Mapping[str, object]:
     return cast("Mapping[str, object]", document["svr"])
 
 
-def key_of(document: Mapping[str, object]) -> tuple[str, str]:
-    there = cast("Mapping[str, object]", document["_id"])
-    return str(there["n"]), str(there["i"])
-
-
-def metadata_of(document: Mapping[str, object]) -> dict[str, JsonValue]:
-    original = own(document).get("m")
-    body = cast("Mapping[str, object]", document.get("metadata") or {})
-    return decode_metadata(body, None if original is None else str(original))
-
-
-def vector_of(document: Mapping[str, object], dimensions: int) -> Vector:
-    value = document[VECTOR]
-    if isinstance(value, Mapping):
-        value = next(iter(value.values()))
-    return decode_vector(value, dimensions)
-
-
 def number(value: object) -> int:
     return int(cast("int", value))
-
-
-def document_of(document: Mapping[str, object], dimensions: int, *, with_vector: bool) -> Document:
-    namespace, doc_id = key_of(document)
-    return Document(
-        id=doc_id,
-        text=str(document.get("text") or ""),
-        metadata=metadata_of(document),
-        vector=vector_of(document, dimensions) if with_vector else None,
-        namespace=namespace,
-        version=number(own(document)["v"]),
-    )

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from svr_retrievers.backends.mongodb import layout as lay
-from svr_retrievers.backends.mongodb.layout import Doc
+from svr_retrievers.backends.mongodb.layout import Doc, Layout
 from svr_retrievers.control.mongodb_fence import SLOT_BITS, SLOTS
 
 CANDIDATES_EACH: Final = 20
 """Candidates that the graph looks at for each hit asked for, unless told otherwise: the engine's own advice."""
 MOST_CANDIDATES: Final = 10_000
 GENERATION: Final = "generation"
-FRESH: Final = "fresh"
+FRESH: Final = "svr.fresh"
 COUNT: Final = "count"
 SCORE: Final = "score"
 NOTHING: Final[Doc] = {"$nor": [{}]}
@@ -31,14 +31,15 @@ class Rows:
     namespace: str
     partitions: tuple[int, ...] | None
     match: Doc
-    exact: bool = True
+    exact: bool
+    layout: Layout
 
     def condition(self, *more: Doc) -> Doc:
         """The predicate of namespace and partition stands outside the filter, which can only narrow it.
 
         With `more`, which another index serves, the namespace is no range of keys, lest the keys be read instead.
         """
-        where: list[Doc] = [{lay.NAMESPACE: self.namespace} if more else lay.within(self.namespace)]
+        where: list[Doc] = [{lay.NAMESPACE: self.namespace} if more else self.layout.within(self.namespace)]
         if self.partitions is not None:
             where.append({lay.PARTITION: {"$in": list(self.partitions)}})
         if self.match:
@@ -114,7 +115,7 @@ def search(
         {
             "$unionWith": {
                 "coll": documents,
-                "pipeline": [*waiting, {"$project": {**fields, FRESH: {"$literal": True}}}],
+                "pipeline": [*waiting, {"$project": fields}, {"$set": {FRESH: True}}],
             }
         },
         united_generation(catalog, generation),

@@ -9,9 +9,10 @@ import numpy as np
 
 from svr_retrievers.backends.distance import distances
 from svr_retrievers.backends.mongodb import layout as lay
-from svr_retrievers.backends.mongodb.pipelines import COUNT, FRESH, GENERATION
+from svr_retrievers.backends.mongodb.layout import Layout
+from svr_retrievers.backends.mongodb.pipelines import COUNT, GENERATION
 from svr_retrievers.backends.protocol import Candidate, CollectionConfig, Query
-from svr_retrievers.filters import Node, evaluate, typed_values
+from svr_retrievers.filters import Node, evaluate
 from svr_retrievers.model import JsonValue, Vector
 
 Found = Mapping[str, object]
@@ -36,59 +37,59 @@ def sorted_out(found: Iterable[Found]) -> Answer:
     for each in found:
         if GENERATION in each and "_id" not in each:
             generation = lay.number(each[GENERATION])
-        elif each.get(FRESH) or (COUNT in each and "_id" not in each):
+        elif (COUNT in each and "_id" not in each) or lay.own(each).get("fresh"):
             fresh.append(each)
         else:
             indexed.append(each)
     return Answer(indexed, fresh, generation, len(indexed) + len(fresh))
 
 
-def matching(found: Iterable[Found], node: Node, config: CollectionConfig) -> list[Found]:
+def matching(found: Iterable[Found], node: Node, config: CollectionConfig, layout: Layout) -> list[Found]:
     """Those the filter holds for, decided as in memory: for filters that the server can only narrow down."""
     kept = []
     for each in found:
-        metadata = lay.metadata_of(each)
-        if evaluate(node, metadata, typed_values(config.fields, metadata)):
+        metadata = layout.metadata_of(each)
+        if evaluate(node, metadata, layout.typed_of(metadata, config.fields)):
             kept.append(each)
     return kept
 
 
-def newest(found: Iterable[Found]) -> list[Found]:
+def newest(found: Iterable[Found], layout: Layout) -> list[Found]:
     """Each document once, in its newest version: one that is replaced meanwhile may be read twice."""
     kept: dict[tuple[str, str], Found] = {}
     for each in found:
-        name = lay.key_of(each)
+        name = layout.key_of(each)
         other = kept.get(name)
         if other is None or lay.number(lay.own(each)["v"]) > lay.number(lay.own(other)["v"]):
             kept[name] = each
     return list(kept.values())
 
 
-def ranked(found: Sequence[Found], query: Query, config: CollectionConfig) -> list[tuple[float, Found]]:
+def ranked(
+    found: Sequence[Found], query: Query, config: CollectionConfig, layout: Layout
+) -> list[tuple[float, Found]]:
     """By exact distance, equal ones by namespace and id."""
     if not found:
         return []
-    rows = np.stack([lay.vector_of(each, config.dimensions) for each in found])
+    rows = np.stack([layout.vector_of(each) for each in found])
     far = distances(query.vector, rows, config.metric)
-    order = sorted(range(len(found)), key=lambda at: (far[at], lay.key_of(found[at])))
+    order = sorted(range(len(found)), key=lambda at: (far[at], layout.key_of(found[at])))
     return [(far[at], found[at]) for at in order]
 
 
-def candidates(
-    best: Iterable[tuple[float, Found]], query: Query, config: CollectionConfig
-) -> tuple[Candidate, ...]:
-    return tuple(_candidate(far, each, query, config.dimensions) for far, each in best)
+def candidates(best: Iterable[tuple[float, Found]], query: Query, layout: Layout) -> tuple[Candidate, ...]:
+    return tuple(_candidate(far, each, query, layout) for far, each in best)
 
 
-def _candidate(far: float, found: Found, query: Query, dimensions: int) -> Candidate:
-    namespace, doc_id = lay.key_of(found)
+def _candidate(far: float, found: Found, query: Query, layout: Layout) -> Candidate:
+    namespace, doc_id = layout.key_of(found)
     own = lay.own(found)
-    metadata: dict[str, JsonValue] = lay.metadata_of(found)
-    vector: Vector | None = lay.vector_of(found, dimensions) if query.with_vectors else None
+    metadata: dict[str, JsonValue] = layout.metadata_of(found)
+    vector: Vector | None = layout.vector_of(found) if query.with_vectors else None
     return Candidate(
         namespace,
         doc_id,
-        str(found.get("text") or ""),
+        layout.text_of(found),
         metadata,
         lay.number(own["v"]),
         lay.number(own["p"]),

@@ -12,6 +12,8 @@ from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb import ranking
 from svr_retrievers.backends.mongodb.connection import Doc, translated
 from svr_retrievers.backends.mongodb.filters import compile_match
+from svr_retrievers.backends.mongodb.layout import Layout
+from svr_retrievers.backends.mongodb.layouts import layout_of
 from svr_retrievers.backends.mongodb.pipelines import Rows
 from svr_retrievers.backends.mongodb.searching import Searches
 from svr_retrievers.backends.protocol import CollectionRef, Selection, StaleMap
@@ -43,14 +45,14 @@ class Reads(Searches):
         limit: int | None,
         with_vectors: bool,
     ) -> list[Document]:
-        size = ref.config.dimensions
         found: list[Document] = []
         if limit == 0:
             return found
-        fields: Doc = {**lay.READ, lay.VECTOR: 1} if with_vectors else lay.READ
+        layout = self._layout(ref)
+        fields = layout.reads(layout.whole_vector if with_vectors else None)
         with translated(ref.config.name):
             async for each in self._selected(ref, which, fields):
-                found.append(lay.document_of(each, size, with_vector=with_vectors))
+                found.append(layout.document_of(each, with_vector=with_vectors))
                 if limit is not None and len(found) == limit:
                     break
             await self.check_generation(ref, known)
@@ -70,21 +72,25 @@ class Reads(Searches):
     async def keys(self, ref: CollectionRef, which: Selection) -> list[object]:
         """The `_id` of every selected document, in order."""
         exact = self._rows(ref, which).exact
-        fields: Doc = {"_id": 1} if exact else lay.READ
+        layout = self._layout(ref)
+        fields = layout.reads_keys if exact else layout.reads()
         return [each["_id"] async for each in self._selected(ref, which, fields)]
 
     def _rows(self, ref: CollectionRef, which: Selection) -> Rows:
-        physical = self._physical.get(ref.id)
-        layout = lay.layout_of(ref.config, physical.mode if physical is not None else "source")
+        layout = self._layout(ref)
         match = compile_match(which.filter, layout.paths)
-        return Rows(which.namespace, which.partitions, match.match, match.exact)
+        return Rows(which.namespace, which.partitions, match.match, match.exact, layout)
+
+    def _layout(self, ref: CollectionRef) -> Layout:
+        physical = self._physical.get(ref.id)
+        return layout_of(ref.config, physical.mode if physical is not None else "source")
 
     async def _selected(
         self, ref: CollectionRef, which: Selection, fields: Doc
     ) -> AsyncIterator[ranking.Found]:
         rows = self._rows(ref, which)
         for condition in _conditions(rows, which.ids):
-            cursor = self.documents(ref).find(condition, fields, batch_size=_BATCH).sort("_id", 1)
+            cursor = self.documents(ref).find(condition, fields, batch_size=_BATCH).sort(rows.layout.order, 1)
             part: list[ranking.Found] = []
             async for each in cursor:
                 part.append(each)
@@ -99,7 +105,7 @@ class Reads(Searches):
     def _kept(
         ref: CollectionRef, rows: Rows, which: Selection, part: list[ranking.Found]
     ) -> list[ranking.Found]:
-        return part if rows.exact else ranking.matching(part, which.filter, ref.config)
+        return part if rows.exact else ranking.matching(part, which.filter, ref.config, rows.layout)
 
     async def sample(
         self, ref: CollectionRef, known: PartitionMap, partitions: Sequence[int], rows_each: int
@@ -117,7 +123,7 @@ class Reads(Searches):
                     {"$sample": {"size": rows_each}},
                 ]
                 cursor = await self.documents(ref).aggregate(stages, batchSize=_BATCH, allowDiskUse=True)
-                rows = [lay.vector_of(each, layout.dimensions) async for each in cursor]
+                rows = [layout.vector_of(each) async for each in cursor]
                 if rows:
                     taken[partition] = np.stack(rows)
         return taken
@@ -125,16 +131,26 @@ class Reads(Searches):
     async def sample_keys(self, ref: CollectionRef, known: PartitionMap, rows: int) -> list[tuple[str, str]]:
         with translated(ref.config.name):
             await self.check_generation(ref, known)
-            stages: list[Doc] = [{"$project": {"_id": 1}}, {"$sample": {"size": rows}}]
+            layout = self._layout(ref)
+            stages: list[Doc] = [
+                *self.ours(ref),
+                {"$project": layout.reads_keys},
+                {"$sample": {"size": rows}},
+            ]
             cursor = await self.documents(ref).aggregate(stages)
-            return [lay.key_of(each) async for each in cursor]
+            return [layout.key_of(each) async for each in cursor]
 
     async def measure_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
         with translated(ref.config.name):
             await self.check_generation(ref, known)
             await self._index_fields(ref, known)
-            stages: list[Doc] = [{"$sample": {"size": _SAMPLED_ROWS}}, {"$project": lay.READ}]
-            sample = [lay.metadata_of(each) async for each in await self.documents(ref).aggregate(stages)]
+            layout = self._layout(ref)
+            stages: list[Doc] = [
+                *self.ours(ref),
+                {"$sample": {"size": _SAMPLED_ROWS}},
+                {"$project": layout.reads()},
+            ]
+            sample = [layout.metadata_of(each) async for each in await self.documents(ref).aggregate(stages)]
             spaces = await self._namespaces(ref)
             rows = sum(spaces.values())
             shares = {space: count / rows for space, count in spaces.items()} if rows else {}
@@ -152,7 +168,7 @@ class Reads(Searches):
             await self.documents(ref).create_indexes(made)
 
     async def _namespaces(self, ref: CollectionRef) -> dict[str, int]:
-        stages: list[Doc] = [{"$group": {"_id": f"${lay.NAMESPACE}", "rows": {"$sum": 1}}}]
+        stages: list[Doc] = [*self.ours(ref), {"$group": {"_id": f"${lay.NAMESPACE}", "rows": {"$sum": 1}}}]
         cursor = await self.documents(ref).aggregate(stages)
         return {str(each["_id"]): lay.number(each["rows"]) async for each in cursor}
 
@@ -163,7 +179,4 @@ def _conditions(rows: Rows, ids: Sequence[str] | None) -> list[Doc]:
         return [rows.condition()]
     asked = sorted(set(ids))
     parts = [asked[at : at + _KEYS_AT_ONCE] for at in range(0, len(asked), _KEYS_AT_ONCE)]
-    return [
-        {"$and": [rows.condition(), {"_id": {"$in": [lay.key(rows.namespace, each) for each in part]}}]}
-        for part in parts
-    ]
+    return [{"$and": [rows.condition(), rows.layout.chosen(rows.namespace, part)]} for part in parts]

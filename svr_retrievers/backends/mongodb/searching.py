@@ -54,7 +54,7 @@ class Asked:
 
     @property
     def fields(self) -> Doc:
-        return {**lay.READ, self.path: 1}
+        return self.layout.reads(self.path)
 
     def milliseconds(self) -> int:
         """What is left of the deadline, 0 where there is none. Raises DeadlineExceeded when nothing is left."""
@@ -100,7 +100,7 @@ class Searches(SearchIndexes):
             known.generation,
             layout,
             physical.of(query.partitions[0]),
-            Rows(query.namespace, query.partitions, match.match, match.exact),
+            Rows(query.namespace, query.partitions, match.match, match.exact, layout),
             compile_push(query.filter, layout.paths),
             None if seconds is None else time.perf_counter() + seconds,
         )
@@ -126,7 +126,7 @@ class Searches(SearchIndexes):
         limit = first_limit(asked)
         while True:
             answer = await self._answer(asked, limit)
-            best = ranking.ranked(ranking.newest([*answer.indexed, *answer.fresh]), query, asked.ref.config)
+            best = _ranked([*answer.indexed, *answer.fresh], asked)
             enough = len(best) >= query.limit and len(answer.indexed) >= query.limit
             if enough and _is_floored(best[query.limit - 1][0], asked):
                 return await self._scanned(asked)
@@ -186,14 +186,14 @@ class Searches(SearchIndexes):
         config, node = asked.ref.config, asked.query.filter
         return replace(
             answer,
-            indexed=ranking.matching(answer.indexed, node, config),
-            fresh=ranking.matching(answer.fresh, node, config),
+            indexed=ranking.matching(answer.indexed, node, config, asked.layout),
+            fresh=ranking.matching(answer.fresh, node, config, asked.layout),
         )
 
     @staticmethod
     def _page_of(asked: Asked, best: Sequence[tuple[float, Found]], *, exact: bool) -> Page:
-        config, query = asked.ref.config, asked.query
-        return Page(ranking.candidates(best[: query.limit], query, config), exact=exact)
+        query = asked.query
+        return Page(ranking.candidates(best[: query.limit], query, asked.layout), exact=exact)
 
     async def _few_matches(self, asked: Asked, most: int) -> Page | None:
         """The exact answer where no more rows than that match; None where there are more."""
@@ -201,7 +201,7 @@ class Searches(SearchIndexes):
         answer = await self._read(asked, self.documents(asked.ref), stages)
         if answer.read > most:
             return None
-        best = ranking.ranked(ranking.newest(answer.indexed), asked.query, asked.ref.config)
+        best = _ranked(answer.indexed, asked)
         return self._page_of(asked, best, exact=True)
 
     def _scan(self, asked: Asked, rows: Rows, fields: Doc, *, most: int | None = None) -> list[Doc]:
@@ -217,14 +217,17 @@ class Searches(SearchIndexes):
         """Compares every row that matches, some at a time, and reads the texts of the closest then."""
         self.follow(asked.ref, asked.target)
         whole = not asked.rows.exact
-        fields: Doc = asked.fields if whole else {asked.path: 1, lay.PARTITION: 1, "svr.v": 1}
+        fields: Doc = (
+            asked.fields
+            if whole
+            else {asked.path: 1, lay.PARTITION: 1, "svr.v": 1, **asked.layout.reads_keys}
+        )
         best: list[tuple[float, Found]] = []
         generation: int | None = None
         async for part in self._parts(asked, self._scan(asked, asked.rows, fields)):
             answer = self._matching(asked, part) if whole else part
             generation = part.generation if part.generation is not None else generation
-            found = ranking.newest([*(each for _, each in best), *answer.indexed])
-            best = ranking.ranked(found, asked.query, asked.ref.config)[: asked.query.limit]
+            best = _ranked([*(each for _, each in best), *answer.indexed], asked)[: asked.query.limit]
         self._check_generation(asked, generation)
         return self._page_of(asked, best if whole else await self._completed(asked, best), exact=True)
 
@@ -246,7 +249,7 @@ class Searches(SearchIndexes):
         keys = [found["_id"] for _, found in best]
         rows = replace(asked.rows, match={"$and": [asked.rows.match, {"_id": {"$in": keys}}]})
         answer = await self._read(asked, self.documents(asked.ref), self._scan(asked, rows, asked.fields))
-        return ranking.ranked(answer.indexed, asked.query, asked.ref.config)
+        return _ranked(answer.indexed, asked)
 
     async def explain(self, ref: CollectionRef, known: PartitionMap, query: Query) -> str:
         """The aggregates that the search begins with, and how far their indexes have come."""
@@ -291,7 +294,12 @@ def _is_cut(answer: Answer, best: Sequence[tuple[float, Found]], asked: Asked, l
     if answer.read - len(answer.fresh) < min(limit, asked.query.limit + 1):
         return False
     last = best[asked.query.limit - 1][0]
-    return ranking.ranked(answer.indexed, asked.query, asked.ref.config)[-1][0] <= last
+    return _ranked(answer.indexed, asked)[-1][0] <= last
+
+
+def _ranked(found: Sequence[Found], asked: Asked) -> list[tuple[float, Found]]:
+    newest = ranking.newest(found, asked.layout)
+    return ranking.ranked(newest, asked.query, asked.ref.config, asked.layout)
 
 
 def _is_floored(last: float, asked: Asked) -> bool:

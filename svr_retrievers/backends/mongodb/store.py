@@ -10,10 +10,12 @@ import anyio
 from pymongo.errors import PyMongoError
 
 from svr_retrievers.backends.mongodb import layout as lay
-from svr_retrievers.backends.mongodb import writing
+from svr_retrievers.backends.mongodb import targets, writing
+from svr_retrievers.backends.mongodb.adopting import Adoptions
 from svr_retrievers.backends.mongodb.connection import Doc, translated
 from svr_retrievers.backends.mongodb.embedded_texts import EmbeddedTexts
 from svr_retrievers.backends.mongodb.reading import Reads
+from svr_retrievers.backends.mongodb.streaming import Streams
 from svr_retrievers.backends.mongodb.targets import Physical, Target, index_name
 from svr_retrievers.backends.mongodb.views import Views
 from svr_retrievers.backends.protocol import (
@@ -27,7 +29,7 @@ from svr_retrievers.backends.protocol import (
     Written,
 )
 from svr_retrievers.control.mongodb_fence import Session
-from svr_retrievers.errors import InputError
+from svr_retrievers.control.mongodb_notes import Rows
 from svr_retrievers.model import PartitionMap, PartitionStats, Vector
 from svr_retrievers.routing.place import unused_path
 from svr_retrievers.routing.probe import Calibration
@@ -36,7 +38,7 @@ _DELETED_AT_ONCE: Final = 10_000
 _UNDO_SECONDS: Final = 5.0
 
 
-class MongoBackend(EmbeddedTexts, Reads, Views):
+class MongoBackend(EmbeddedTexts, Reads, Views, Streams, Adoptions):
     """Documents, partition labels and search indexes in one database of a MongoDB deployment."""
 
     name = "mongodb"
@@ -58,7 +60,7 @@ class MongoBackend(EmbeddedTexts, Reads, Views):
 
     async def create_collection(self, config: CollectionConfig) -> CollectionRef:
         """What was made for a collection that comes to nothing is taken away again, and nothing else."""
-        _check(config)
+        targets.check(config)
         with translated(config.name):
             await self._catalog.check_free(config.name)
             number = await self._catalog.number()
@@ -101,8 +103,11 @@ class MongoBackend(EmbeddedTexts, Reads, Views):
         with translated(name):
             ref = await self._catalog.load_collection(name)
             _, physical = await self._catalog.load_map(ref)
-            await self._catalog.delete_collection(ref)
-            await self._drop_physical(ref, Physical.of_json(physical))
+            if ref.config.source is not None:
+                await self.give_back(ref, Physical.of_json(physical))
+            else:
+                await self._catalog.delete_collection(ref)
+                await self._drop_physical(ref, Physical.of_json(physical))
         self._physical.pop(ref.id, None)
 
     async def _drop_physical(self, ref: CollectionRef, physical: Physical) -> None:
@@ -155,20 +160,14 @@ class MongoBackend(EmbeddedTexts, Reads, Views):
         made = lay.documents(batch, ref.config, layout, partitions)
 
         async def write(session: Session) -> writing.Upserted:
-            stamps = await self._catalog.fence.enter(ref, known.generation, session, len(made))
-            return await writing.upsert(self.documents(ref), made, stamps, session)
+            return await writing.upsert(
+                self.documents(ref), layout, made, self._enter(ref, known, session), session
+            )
 
         with translated(ref.config.name):
             done = await self._catalog.transaction(write)
             rows = await self._counted(ref, done.changes)
         return Written(done.inserted, rows)
-
-    async def _counted(self, ref: CollectionRef, changes: Mapping[int, int]) -> dict[int, int]:
-        """The rows of these partitions now. The write is done: a failure here only leaves the counts behind."""
-        try:
-            return await self._catalog.add_rows(ref, changes)
-        except PyMongoError:
-            return {}
 
     async def delete(self, ref: CollectionRef, known: PartitionMap, which: Selection) -> int:
         """Rows go in groups, each in a transaction."""
@@ -183,8 +182,7 @@ class MongoBackend(EmbeddedTexts, Reads, Views):
 
     async def _deleted(self, ref: CollectionRef, known: PartitionMap, keys: Sequence[object]) -> int:
         async def delete(session: Session) -> dict[int, int]:
-            await self._catalog.fence.enter(ref, known.generation, session)
-            return await writing.delete(self.documents(ref), keys, session)
+            return await writing.delete(self.documents(ref), keys, self._enter(ref, known, session), session)
 
         done = await self._catalog.transaction(delete)
         await self._counted(ref, {partition: -rows for partition, rows in done.items()})
@@ -212,10 +210,29 @@ class MongoBackend(EmbeddedTexts, Reads, Views):
     async def recount(self, ref: CollectionRef, known: PartitionMap) -> None:
         with translated(ref.config.name):
             await self.check_generation(ref, known)
-            stages: list[Doc] = [{"$group": {"_id": f"${lay.PARTITION}", "rows": {"$sum": 1}}}]
+            before = await self._catalog.fence.rows(ref)
+            stages: list[Doc] = [
+                *self.ours(ref),
+                {"$group": {"_id": f"${lay.PARTITION}", "rows": {"$sum": 1}}},
+            ]
             cursor = await self.documents(ref).aggregate(stages)
             found = {lay.number(each["_id"]): lay.number(each["rows"]) async for each in cursor}
             await self._catalog.set_rows(ref, {p.id: found.get(p.id, 0) for p in known.partitions})
+            await self._correct(ref, before, found)
+
+    async def _correct(self, ref: CollectionRef, before: Rows, found: Mapping[int, int]) -> None:
+        """Brings the sums of the writes to the truth, where others than this library have added or deleted rows.
+
+        Only for partitions that nobody wrote to while they were counted; one that is busy waits for the next time.
+        """
+        noted, after = before.sums, (await self._catalog.fence.rows(ref)).sums
+        missing = {
+            p: found.get(p, 0) - noted.get(p, 0)
+            for p in {*found, *noted}
+            if noted.get(p, 0) == after.get(p, 0) != found.get(p, 0)
+        }
+        if missing:
+            await self._catalog.fence.correct(ref, before, missing)
 
     async def build_indexes(
         self,
@@ -231,22 +248,3 @@ class MongoBackend(EmbeddedTexts, Reads, Views):
             if build_from is not None:
                 return await self._newly_ready(ref)
             return await self.complete_indexes(ref, known, progress)
-
-
-def _check(config: CollectionConfig) -> None:
-    """Raises InputError for what no search index takes."""
-    spec = config.index
-    if (spec.vectors == "bit" or spec.quantization == "binary") and config.dimensions % 8:
-        raise InputError(
-            f"Vectors of bits, and binary quantization, need dimensions in multiples of 8, not {config.dimensions}."
-        )
-    if (spec.m, spec.ef_construction) != (16, 64) and not (
-        16 <= spec.m <= 64 and 100 <= spec.ef_construction <= 3_200
-    ):
-        raise InputError(
-            f"MongoDB takes m from 16 to 64 and ef_construction from 100 to 3,200, not {spec.m} and "
-            f"{spec.ef_construction}.",
-            hint="Leave both out for the server's own.",
-        )
-    if spec.quantization != "none" and spec.vectors != "float32":
-        raise InputError("Vectors that are stored as int8 or bits are not quantized further.")

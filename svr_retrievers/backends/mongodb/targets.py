@@ -11,6 +11,7 @@ from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb.layout import Doc, Layout, Mode
 from svr_retrievers.backends.protocol import CollectionConfig
+from svr_retrievers.errors import InputError
 from svr_retrievers.model import JsonValue, Metric
 
 SIMILARITY: Final = {Metric.COSINE: "cosine", Metric.L2: "euclidean", Metric.INNER_PRODUCT: "dotProduct"}
@@ -23,7 +24,8 @@ class Target:
     """One search index. `view`: the view it is over, None for the documents themselves.
 
     `partition`: the only one it holds; None: all that have no index of their own. `excluded` are those that a
-    view over the rest leaves out. `ready`: it was seen answering with the wanted definition.
+    view over the rest leaves out. `ready`: it was seen answering with the wanted definition. `shared`: it is one
+    of others, with our fields besides theirs.
     """
 
     name: str
@@ -31,15 +33,17 @@ class Target:
     partition: int | None = None
     excluded: tuple[int, ...] = ()
     ready: bool = False
+    shared: bool = False
 
     def to_json(self) -> dict[str, JsonValue]:
-        return {
+        made: dict[str, JsonValue] = {
             "name": self.name,
             "view": self.view,
             "partition": self.partition,
             "excluded": list(self.excluded),
             "ready": self.ready,
         }
+        return made | {"shared": True} if self.shared else made
 
     @staticmethod
     def of_json(body: Mapping[str, JsonValue]) -> Target:
@@ -49,6 +53,7 @@ class Target:
             cast("int | None", body["partition"]),
             tuple(cast("list[int]", body["excluded"])),
             bool(body["ready"]),
+            bool(body.get("shared")),
         )
 
 
@@ -172,6 +177,54 @@ def is_defined(found: Mapping[str, object] | None, wanted: Doc) -> bool:
 
 def _agrees(found: Mapping[str, object] | None, wanted: Doc) -> bool:
     return found is not None and all(found.get(name) == value for name, value in wanted.items())
+
+
+def check(config: CollectionConfig) -> None:
+    """Raises InputError for what no search index takes."""
+    spec = config.index
+    if (spec.vectors == "bit" or spec.quantization == "binary") and config.dimensions % 8:
+        raise InputError(
+            f"Vectors of bits, and binary quantization, need dimensions in multiples of 8, not {config.dimensions}."
+        )
+    if (spec.m, spec.ef_construction) != (16, 64) and not (
+        16 <= spec.m <= 64 and 100 <= spec.ef_construction <= 3_200
+    ):
+        raise InputError(
+            f"MongoDB takes m from 16 to 64 and ef_construction from 100 to 3,200, not {spec.m} and "
+            f"{spec.ef_construction}.",
+            hint="Leave both out for the server's own.",
+        )
+    if spec.quantization != "none" and spec.vectors != "float32":
+        raise InputError("Vectors that are stored as int8 or bits are not quantized further.")
+
+
+def not_extendable(found: Mapping[str, object] | None, wanted: Doc) -> str | None:
+    """Why ours cannot be added to an index of others; None where they can."""
+    if found is None:
+        return "does not exist"
+    if found.get("type") != "vectorSearch":
+        return f"is of type {found.get('type')!r}, not 'vectorSearch'"
+    definition = cast("Mapping[str, object]", found.get("latestDefinition") or {})
+    vector = cast("list[Doc]", wanted["fields"])[0]
+    theirs = next((f for f in cast("list[Doc]", definition["fields"]) if f["path"] == vector["path"]), {})
+    for name in ("type", "numDimensions", "similarity"):
+        if theirs.get(name) != vector[name]:
+            return f"has {name} {theirs.get(name)!r} for {vector['path']!r} where {vector[name]!r} is needed"
+    return None
+
+
+def extended(found: Mapping[str, object], wanted: Doc) -> Doc:
+    """A definition with all that is in it and what is wanted besides."""
+    theirs = cast("list[Doc]", found["fields"])
+    there = {each["path"] for each in theirs}
+    more = [each for each in cast("list[Doc]", wanted["fields"]) if each["path"] not in there]
+    return {**found, "fields": [*theirs, *more]}
+
+
+def restored(found: Mapping[str, object]) -> Doc:
+    """The definition without what `extended` added."""
+    fields = [each for each in cast("list[Doc]", found["fields"]) if not str(each["path"]).startswith("svr.")]
+    return {**found, "fields": fields}
 
 
 def view_stages(target: Target) -> list[Doc]:
