@@ -360,6 +360,25 @@ def test_strangers_are_refused_through_the_front(guarded: AtlasStandIn) -> None:
         assert caught.value.code == 18
 
 
+def test_only_members_of_a_replica_set_can_stand_behind_it(tmp_path: Path) -> None:
+    [node] = Mongod(folder=tmp_path).nodes
+    node.start()
+    try:
+        with pytest.raises(RuntimeError, match="replSetInitiate"):
+            AtlasStandIn(f"mongodb://{node.address}/?directConnection=true").start()
+    finally:
+        node.kill()
+
+
+def test_one_member_alone_can_be_meant(mongodb_server: str) -> None:
+    with Mongod() as server, AtlasStandIn(server.uri + "&directConnection=true") as atlas:
+        assert atlas.uri.endswith("directConnection=true")
+        with MongoClient(atlas.uri) as client:
+            client.t.c.insert_one({"_id": 0, "v": [1.0, 0.0]})
+            built(client.t.c, "ix", PLAIN)
+            assert ids(client.t.c) == {0}
+
+
 def test_as_a_process_it_prints_its_uri_and_ends_when_told(mongodb_server: str) -> None:
     with Mongod() as server:
         process = subprocess.Popen(

@@ -21,6 +21,7 @@ Atom = tuple[str, object]
 Cell = tuple[Atom, ...]
 """The values of one field of one document, each with its type; empty where the field is missing."""
 Test = Callable[[Cell], bool]
+FloatArray = npt.NDArray[np.float64]
 
 _UUID = 4
 _NULL: Atom = ("null", None)
@@ -33,14 +34,35 @@ _RANGES: dict[str, Callable[[bool, bool], bool]] = {
 }
 
 
+_NUMPY: dict[str, np.ufunc] = {
+    "$gt": np.greater,
+    "$gte": np.greater_equal,
+    "$lt": np.less,
+    "$lte": np.less_equal,
+}
+ORDERED = ("number", "date")
+_EXACT = 2**53
 _COMBINING = {"$and", "$or", "$nor"}
 OPERATORS = {*_RANGES, *_COMBINING, "$eq", "$ne", "$in", "$nin", "$exists", "$not"}
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One comparison. `test` answers it for the values of one document; where `wanted` is given, for these values,
+
+    and where `ordered` is given, for a number or a date that stands alone.
+    """
+
+    key: bytes
+    test: Test
+    wanted: frozenset[Atom] | None = None
+    ordered: tuple[str, Callable[[FloatArray], Mask]] | None = None
 
 
 class Columns(Protocol):
     """The rows a filter is asked about."""
 
-    def mask(self, path: str, key: bytes, test: Test) -> Mask: ...
+    def mask(self, path: str, leaf: Leaf) -> Mask: ...
 
     def all(self) -> Mask: ...
 
@@ -64,6 +86,24 @@ def _atom(value: object) -> Atom | None:
     if isinstance(value, Binary) and value.subtype == _UUID:
         return ("uuid", bytes(value))
     return None
+
+
+def _ranged(key: bytes, name: str, argument: Atom) -> Leaf:
+    kind, sought = argument
+    exact = plain(argument)
+    compare = _NUMPY[name]
+    ordered = None if exact is None else (kind, lambda held: np.asarray(compare(held, exact), dtype=np.bool_))
+    return Leaf(
+        key, lambda held: any(k == kind and _within(name, v, sought) for k, v in held), ordered=ordered
+    )
+
+
+def plain(atom: Atom) -> float | None:
+    """A number or date that a double holds exactly and that has its place in an order."""
+    kind, value = atom
+    if kind not in ORDERED or not isinstance(value, int | float) or value != value:  # noqa: PLR0124 - NaN
+        return None
+    return float(value) if isinstance(value, float) or abs(value) <= _EXACT else None
 
 
 def _within(name: str, held: object, sought: object) -> bool:
@@ -120,23 +160,23 @@ class _Reader:
             return _not(self._field(path, argument))
         if name in {"$ne", "$nin"}:
             return _not(self._leaf(path, {"$ne": "$eq", "$nin": "$in"}[name], argument))
-        test = self.test(path, name, argument)
-        key = key_of([path, name, argument])
-        return lambda columns: columns.mask(path, key, test)
+        asked = self.compared(path, name, argument)
+        return lambda columns: columns.mask(path, asked)
 
-    def test(self, path: str, name: str, argument: object) -> Test:
+    def compared(self, path: str, name: str, argument: object) -> Leaf:
+        key = key_of([name, argument])
         if name == "$exists":
             self._indexed(path)
-            return lambda held: bool(held) == bool(argument)
+            return Leaf(key, lambda held: bool(held) == bool(argument))
         if name == "$in":
             wanted = self._members(path, argument)
-            return lambda held: not wanted.isdisjoint(held)
-        if name not in _RANGES and name != "$eq":
+        elif name == "$eq":
+            wanted = frozenset([self._argument(path, argument)])
+        elif name in _RANGES:
+            return _ranged(key, name, self._argument(path, argument))
+        else:
             raise in_query(f'"filter.{path}" unrecognized field "{name}"')
-        kind, sought = self._argument(path, argument)
-        if name == "$eq":
-            return lambda held: (kind, sought) in held
-        return lambda held: any(k == kind and _within(name, v, sought) for k, v in held)
+        return Leaf(key, lambda held: not wanted.isdisjoint(held), wanted=wanted)
 
     def _members(self, path: str, argument: object) -> frozenset[Atom]:
         if not isinstance(argument, list) or not argument:
@@ -165,7 +205,7 @@ def parse(spec: object, paths: Collection[str]) -> Tree:
 
 def leaf(name: str, argument: object, path: str) -> Test:
     """One comparison, as a test of a document's values."""
-    return _Reader([path]).test(path, name, argument)
+    return _Reader([path]).compared(path, name, argument).test
 
 
 def _every(parts: list[Tree]) -> Tree:

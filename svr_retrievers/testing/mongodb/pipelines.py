@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
@@ -85,7 +84,7 @@ class _Rewriting:
         if name == FUSION:
             return await self._fused(collection, asked)
         try:
-            found = await asyncio.to_thread(SEARCHES[name], self._mongot, self._name, collection, asked)
+            found = await SEARCHES[name](self._mongot, self._name, collection, asked)
         except QueryFailed as failed:
             version = self._mongot.control.of(self._name).version
             raise failed.on(f"{self._name}.{collection}", version) from failed

@@ -1,4 +1,4 @@
-"""The rows of one built index, in columns that grow: vectors with their lengths, and values to filter by."""
+"""The rows of one built index, in arrays that grow: vectors with their lengths, and columns to filter by."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from svr_retrievers.testing.mongodb.columns import Column
 from svr_retrievers.testing.mongodb.documents import key_of
-from svr_retrievers.testing.mongodb.filters import Cell, Mask, Test
+from svr_retrievers.testing.mongodb.filters import Cell, Leaf, Mask
 from svr_retrievers.testing.mongodb.vectors import FloatArray, Vector, scores
 
 _FIRST_ROWS = 64
-_MOST_TABLES = 256  # answers kept a column; more are forgotten together
 
 
 class Matrix:
@@ -42,37 +42,6 @@ class Matrix:
         with np.errstate(all="ignore"):  # rows that hold nothing have no length
             found = scores(vector.kind, similarity, values, squares, vector.values)
         return found[rows] if every else found
-
-
-class Column:
-    """Values to filter by, each distinct one kept once; what a test says of each is remembered."""
-
-    def __init__(self, rows: int) -> None:
-        self._codes: npt.NDArray[np.int32] = np.zeros(rows, dtype=np.int32)
-        self._cells: list[Cell] = [()]
-        self._numbers: dict[Cell, int] = {(): 0}
-        self._tables: dict[bytes, Mask] = {}
-
-    def grow(self, rows: int) -> None:
-        more = np.zeros(rows - len(self._codes), dtype=np.int32)
-        self._codes = np.concatenate([self._codes, more])
-
-    def set(self, row: int, held: Cell) -> None:
-        number = self._numbers.setdefault(held, len(self._cells))
-        if number == len(self._cells):
-            self._cells.append(held)
-        self._codes[row] = number
-
-    def mask(self, key: bytes, test: Test) -> Mask:
-        known = self._tables.get(key)
-        start = 0 if known is None else len(known)
-        if known is None or start < len(self._cells):
-            new = np.fromiter((test(held) for held in self._cells[start:]), dtype=np.bool_)
-            known = new if known is None else np.concatenate([known, new])
-            if len(self._tables) >= _MOST_TABLES:
-                self._tables.clear()
-            self._tables[key] = known
-        return np.asarray(known[self._codes], dtype=np.bool_)
 
 
 class Rows:
@@ -114,8 +83,8 @@ class Rows:
             self.ids[row] = None
             self._free.append(row)
 
-    def mask(self, path: str, key: bytes, test: Test) -> Mask:
-        return self._columns[path].mask(key, test)
+    def mask(self, path: str, leaf: Leaf) -> Mask:
+        return self._columns[path].mask(leaf)
 
     def all(self) -> Mask:
         return np.ones(self._size, dtype=np.bool_)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from svr_retrievers.testing.mongodb import operators
 from svr_retrievers.testing.mongodb.documents import text
@@ -18,9 +19,10 @@ from svr_retrievers.testing.mongodb.textstore import TextStore
 from svr_retrievers.testing.mongodb.views import VIEWS_SINCE
 
 STORED_SOURCE_SINCE = (8, 2)
+_HEAVY = 4_000_000  # numbers to go through, from which on others should not wait for it
 
 
-def search_vectors(mongot: Mongot, database: str, collection: str, asked: object) -> list[Found]:
+async def search_vectors(mongot: Mongot, database: str, collection: str, asked: object) -> list[Found]:
     """Of `$vectorSearch`. An index that does not exist answers nothing, without an error."""
     query = vector_query(asked)
     settings = mongot.control.of(database)
@@ -34,12 +36,15 @@ def search_vectors(mongot: Mongot, database: str, collection: str, asked: object
     if query.stored_source and not store.stores:
         raise in_query("storedSource is not configured for this index.")
     began = time.perf_counter()
-    found = store.search(query, settings)
+    if store.size > _HEAVY:
+        found = await asyncio.to_thread(store.search, query, settings)
+    else:
+        found = store.search(query, settings)
     mongot.search_millis = (time.perf_counter() - began) * 1000
     return found
 
 
-def search_text(mongot: Mongot, database: str, collection: str, asked: object) -> list[Found]:
+async def search_text(mongot: Mongot, database: str, collection: str, asked: object) -> list[Found]:
     """Of `$search`, which takes the index named "default" when it names none."""
     if not isinstance(asked, dict):
         raise in_query('"$search" must be a document')
@@ -52,7 +57,7 @@ def search_text(mongot: Mongot, database: str, collection: str, asked: object) -
     return operators.answer(store, asked)
 
 
-SEARCHES: dict[str, Callable[[Mongot, str, str, object], list[Found]]] = {
+SEARCHES: dict[str, Callable[[Mongot, str, str, object], Awaitable[list[Found]]]] = {
     "$vectorSearch": search_vectors,
     "$search": search_text,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _END_SECONDS = 30.0
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # tests keep the other cores busy
 
 
 def start(watched: int, options: Sequence[str] = ()) -> tuple[subprocess.Popen[str], str]:
@@ -20,7 +22,12 @@ def start(watched: int, options: Sequence[str] = ()) -> tuple[subprocess.Popen[s
     module = [sys.executable, "-m", "svr_retrievers.testing.mongodb", "--while", str(watched), *options]
     with tempfile.TemporaryFile("w+") as complaints:
         process = subprocess.Popen(  # noqa: S603 - our own module
-            module, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints, text=True
+            module,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            env=os.environ | _ONE_THREAD,
         )
         assert process.stdout is not None
         with process.stdout as said:

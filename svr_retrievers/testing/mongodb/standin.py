@@ -145,10 +145,20 @@ class AtlasStandIn:
 
 
 async def _members(upstream: str) -> list[str]:
-    """The members as the set itself names them."""
+    """The members as the set itself names them; the one that is meant where the URI asks for a direct connection."""
     async with AsyncMongoClient[dict[str, object]](upstream) as client:
         hello = await client.admin.command("hello")
-    return [str(each) for each in hello.get("hosts") or parse_uri(upstream)["nodelist"]]
+    if not hello.get("hosts"):
+        raise RuntimeError(
+            f"the server at {', '.join(_nodes(upstream))} is no member of a replica set that was initiated, and only "
+            "those have change streams; start it with --replSet and run replSetInitiate"
+        )
+    direct = parse_uri(upstream)["options"].get("directConnection")
+    return [str(each) for each in ([hello["me"]] if direct else hello["hosts"])]
+
+
+def _nodes(upstream: str) -> list[str]:
+    return [f"{host}:{port}" for host, port in parse_uri(upstream)["nodelist"]]
 
 
 def _in_front(upstream: str, fronts: list[str]) -> str:

@@ -39,6 +39,11 @@ class VectorStore:
         return len(self._rows)
 
     @property
+    def size(self) -> int:
+        """How many numbers a search goes through, at most."""
+        return len(self) * max(field.dimensions for field in self._fields.values())
+
+    @property
     def stores(self) -> bool:
         """Whether it keeps the parts of documents that stored source names."""
         return bool(self._keeps)
