@@ -265,6 +265,7 @@ def test_the_password_is_in_no_repr_and_no_dump(url: str, embedding: Any) -> Non
     assert "docs" in repr(store)
 
 
+@pytest.mark.usefixtures("abandoned_sockets")
 @pytest.mark.parametrize("url", URLS)
 async def test_the_password_is_in_no_error(url: str, embedding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SVR_CONNECT_TIMEOUT_SECONDS", "2")

@@ -173,6 +173,7 @@ def test_to_json_to_dict_repr_and_pickle_hold_no_password(url: str, embed_model:
     assert not [text for text in shown if any(each in text for each in (SECRET, "127.0.0.1", "cluster0"))]
 
 
+@pytest.mark.usefixtures("abandoned_sockets")
 @pytest.mark.parametrize("url", URLS)
 async def test_no_error_holds_the_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import traceback
