@@ -176,13 +176,9 @@ def test_metadata_deeper_than_the_server_takes_is_refused_whole(client: SVRClien
     assert made.get(["deep"])[0].metadata == body
     for _ in range(200):
         body = {"a": body}
-    try:
+    with pytest.raises(errors.InputError):
         made.add([Document("deeper", metadata=body, vector=[1, 2]), Document("other", vector=[1, 2])])
-    except errors.SVRError as error:
-        assert isinstance(error, errors.InputError)
-        assert made.count() == 1
-    else:
-        assert made.get(["deeper"])[0].metadata == body
+    assert made.count() == 1
 
 
 def test_awkward_keys_and_values_come_back_as_they_were(client: SVRClient) -> None:
@@ -214,7 +210,8 @@ def _hostile_filters() -> list[dict[str, object]]:
             {"k": text}, {"k": {"$ne": text}}, {"k": {"$in": [text, "a"]}}, {"k": {"$nin": [text]}},
             {"k": {"$gte": text}}, {"k": {"$like": text}}, {"k": {"$ilike": text + "%"}}, {"k": [text]},
             {"k": {"$contains": text}}, {"k": {"$all": [text]}}, {path: text}, {path: {"$exists": False}},
-            {f"deep.{path}": {"$ne": text}}, {f"deep.{_quoted(text)}": text}, {f"deep.{_quoted(text)}": {"$exists": False}},
+            {f"deep.{path}": {"$ne": text}}, {f"deep.{_quoted(text)}": text},
+            {f"deep.{_quoted(text)}": {"$exists": False}},
             {"$or": [{"k": text}, {path: {"$ne": 1}}]}, {"$nor": [{"k": text}]}, {"$not": {path: text}},
             {"lang": {"$ne": text}}, {"lang": {"$in": [text]}}, {"lang": {"$like": text}}, {"lang": {"$gt": text}},
         ]  # fmt: skip

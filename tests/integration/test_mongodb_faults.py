@@ -341,3 +341,23 @@ def test_deadlines_hold_where_the_server_does_not_answer(server: Server, books: 
         assert caught.value.hint
         assert set(books.collection.search(vector=vector(1), limit=50).ids) == set(books.held)
     _check_whole(books)
+
+
+@pytest.mark.parametrize(
+    "fault", [{"closeConnection": True}, {"errorCode": 91}, {"errorCode": 11600}], ids=str
+)
+def test_a_commit_of_unknown_outcome_is_said_to_be_so(
+    server: Server, books: Books, fault: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was left open keeps its rows until the server ends it."""
+    new = doc("unsure", "a")
+    with server.failing("commitTransaction", **fault):
+        done, error = books.attempt(lambda: books.collection.add([new]))
+    assert not done
+    assert isinstance(error, errors.ConnectionFailed)
+    assert "unknown" in error.hint
+    monkeypatch.setattr(pymongo.client_session_shared, "_WITH_TRANSACTION_RETRY_TIME_LIMIT", 10)
+    books.collection.add([new])
+    books.held |= versions(books.collection)
+    assert books.held["unsure"] in (1, 2)
+    _check_whole(books)

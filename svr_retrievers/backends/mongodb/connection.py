@@ -165,6 +165,13 @@ def translated(collection: str = "") -> Iterator[None]:
 
 
 def told(error: PyMongoError, collection: str = "") -> SVRError:
+    made = _told(error, collection)
+    if error.has_error_label("UnknownTransactionCommitResult"):
+        made.hint = "Whether the write was done is unknown: look for it, or add it again, which replaces."
+    return made
+
+
+def _told(error: PyMongoError, collection: str) -> SVRError:
     where = f" on the collection {collection!r}" if collection else ""
     if isinstance(error, NetworkTimeout) and isinstance(error.__cause__, PyMongoError):
         return told(error.__cause__, collection)  # a transaction that was repeated until the driver gave up
