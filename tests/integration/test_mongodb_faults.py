@@ -14,12 +14,13 @@ import pytest
 from pymongo import MongoClient
 
 from svr_retrievers import Collection, Document, SVRClient, by_field, errors, hnsw
+from svr_retrievers.control import mongodb_fence
 from svr_retrievers.testing.data import vector
 
 pytestmark = [pytest.mark.mongodb, pytest.mark.slow]
 
 SECRET = "s3cret"
-LONGEST_SECONDS = 20.0
+LONGEST_SECONDS = 10.0
 COMMANDS = (
     "find", "aggregate", "getMore", "insert", "update", "delete", "findAndModify", "commitTransaction",
     "abortTransaction", "create", "createIndexes", "listCollections", "drop",
@@ -101,7 +102,8 @@ def client(server: Server) -> Iterator[SVRClient]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver repeats transactions for two minutes; here, for a moment."""
+    """Transactions are repeated for a moment only, and a map that stays closed opens after a second."""
+    monkeypatch.setattr(mongodb_fence, "_CLOSED_SECONDS", 1)
     monkeypatch.setattr(pymongo.client_session_shared, "_WITH_TRANSACTION_RETRY_TIME_LIMIT", 0.3)
 
 
