@@ -14,6 +14,7 @@ from svr_retrievers.backends.memory import MemoryBackend
 from svr_retrievers.backends.protocol import Backend, CollectionConfig, CollectionRef, ServerRegistry
 from svr_retrievers.backends.sources import Source
 from svr_retrievers.collection import AsyncCollection
+from svr_retrievers.control.ledger import Ledger
 from svr_retrievers.embedding import AsyncEmbedder, AtlasEmbedding, Embedder, check_embedder, embed_query
 from svr_retrievers.embedding.declared import check_embedding, declared_by, embedder_of
 from svr_retrievers.errors import (
@@ -44,12 +45,18 @@ class AsyncSVRClient:
     """A connection to one store of collections. Use it from the event loop that opened it.
 
     `url` is `postgresql://...`, `mongodb+srv://...` for Atlas, or `memory://` for an exact store in this process;
-    without one the embedded PostgreSQL is used, with its data in `path` (a folder per user by default). Opening is
-    lazy; `open()` or `async with` does it at once.
+    without one the embedded PostgreSQL is used, with its data in `path` (a folder per user by default). With
+    `control="mongodb+srv://..."` the control plane of vectors in PostgreSQL is kept in MongoDB. Opening is lazy;
+    `open()` or `async with` does it at once.
     """
 
     def __init__(
-        self, url: str | None = None, *, path: str | Path | None = None, settings: Settings | None = None
+        self,
+        url: str | None = None,
+        *,
+        path: str | Path | None = None,
+        control: str | None = None,
+        settings: Settings | None = None,
     ) -> None:
         if settings is not None and not isinstance(settings, Settings):
             raise InputError(
@@ -65,6 +72,7 @@ class AsyncSVRClient:
                 "url and path exclude each other.", hint="path is the embedded server's data folder."
             )
         self._path = Path(path) if path is not None else self.settings.path
+        self._control = _checked_control(control, self.settings, self.backend)
         self._backend: Backend | None = None
         self._closed = False
 
@@ -111,7 +119,7 @@ class AsyncSVRClient:
         if self._closed:
             raise ClientClosed("This client is closed.", hint="Make a new one.")
         if self._backend is None:
-            backend = make_backend(self._url, self._path, self.settings)
+            backend = make_backend(self._url, self._path, self.settings, self._control)
             await backend.open()
             self._backend = backend
         return self._backend
@@ -214,8 +222,9 @@ class AsyncSVRClient:
             metadata_field,
             check_key(namespace, "namespace"),
         )
-        found = await adopting.vectors_of(given, dimensions)
-        size, spec = _size_of(given, dimensions, found), _spec_of(index, found)
+        asked = dimensions if dimensions is not None else await _known_size(backend, name)
+        found = await adopting.vectors_of(given, asked)
+        size, spec = _size_of(given, asked, found), _spec_of(index, found)
         config = replace(
             make_config(
                 name, size, metric, partition_by, filter_fields, spec, backend, recall_target=recall_target
@@ -309,7 +318,9 @@ def is_mongodb(url: str) -> bool:
     return url.startswith(("mongodb://", "mongodb+srv://"))
 
 
-def make_backend(url: str | None, path: Path | None, settings: Settings) -> Backend:
+def make_backend(
+    url: str | None, path: Path | None, settings: Settings, control: str | None = None
+) -> Backend:
     """The backend for a URL; drivers are imported only now. Raises MissingExtra."""
     if url is not None and url.startswith("memory:"):
         return MemoryBackend()
@@ -317,19 +328,54 @@ def make_backend(url: str | None, path: Path | None, settings: Settings) -> Back
         try:
             from svr_retrievers.backends.mongodb import MongoBackend
         except ImportError as error:
-            raise MissingExtra(
-                f"The MongoDB driver is not installed ({error.name}).",
-                hint='Install it: pip install "svr-retrievers[mongodb]"',
-            ) from None
+            raise _no_mongodb(error) from None
         return MongoBackend(url, settings)
     try:
-        from svr_retrievers.backends.postgres import PostgresBackend
+        from svr_retrievers.backends.postgres import ControlledBackend, PostgresBackend
     except ImportError as error:
         raise MissingExtra(
             f"The PostgreSQL driver is not installed ({error.name}).",
             hint='Install it: pip install "svr-retrievers[postgres]", or [embedded] for a server of its own.',
         ) from None
-    return PostgresBackend(url, path, settings)
+    if control is None:
+        return PostgresBackend(url, path, settings)
+    return ControlledBackend(url, path, settings, _ledger(control, settings))
+
+
+def _ledger(url: str, settings: Settings) -> Ledger:
+    try:
+        from svr_retrievers.backends.mongodb import connection
+        from svr_retrievers.control.mongodb_ledger import MongoLedger
+    except ImportError as error:
+        raise _no_mongodb(error) from None
+    database = connection.database_of(connection.make_client(url, settings), url)
+    return MongoLedger(database, connection.translated, settings.db_schema)
+
+
+def _no_mongodb(error: ImportError) -> MissingExtra:
+    return MissingExtra(
+        f"The MongoDB driver is not installed ({error.name}).",
+        hint='Install it: pip install "svr-retrievers[mongodb]"',
+    )
+
+
+def _checked_control(given: object, settings: Settings, backend: str) -> str | None:
+    """The URL of a control plane elsewhere. Raises ConfigError where it can have no part."""
+    url = given
+    if given is None and settings.control is not None:
+        url = settings.control.get_secret_value()
+    if url is None:
+        return None
+    if not isinstance(url, str):
+        raise InputError(f"control must be text, not {type(url).__name__}.", hint="mongodb+srv://...")
+    if not is_mongodb(url):
+        raise ConfigError("The control plane elsewhere is MongoDB.", hint="control='mongodb+srv://...'")
+    if backend != "postgres":
+        raise ConfigError(
+            f"The {backend} backend keeps its control plane itself.",
+            hint="control= (SVR_CONTROL) is for vectors in PostgreSQL: leave it out.",
+        )
+    return url
 
 
 def make_config(
@@ -421,6 +467,15 @@ def _adopting(backend: Backend) -> Adopting:
             hint="adopt_collection() needs MongoDB: SVRClient('mongodb+srv://...').",
         )
     return backend
+
+
+async def _known_size(backend: Backend, name: str) -> int | None:
+    """The dimensions of an adopted collection that is there already."""
+    try:
+        ref = await backend.load_collection(check_name(name, "name"))
+    except CollectionNotFound:
+        return None
+    return ref.config.dimensions
 
 
 def _size_of(source: Source, dimensions: int | None, found: StoredVectors | None) -> int:

@@ -75,5 +75,5 @@ class Adopting(Protocol):
         keys: Sequence[object],
         partitions: Sequence[int],
     ) -> TakenIn:
-        """Adds what the collection needs to know to documents of the source, which stay as they are. Raises StaleMap."""
+        """Adds what the collection needs to know to documents of the source. Raises StaleMap."""
         ...

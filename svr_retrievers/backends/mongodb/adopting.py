@@ -23,18 +23,19 @@ from svr_retrievers.backends.protocol import Batch, CollectionConfig, Collection
 from svr_retrievers.backends.sources import OWN, Source
 from svr_retrievers.control.mongodb import COLLECTIONS
 from svr_retrievers.control.mongodb_fence import Session
-from svr_retrievers.errors import CollectionExists, CollectionNotFound, ConfigError, InputError
+from svr_retrievers.errors import (
+    CollectionExists,
+    CollectionMismatch,
+    CollectionNotFound,
+    ConfigError,
+    InputError,
+)
 from svr_retrievers.model import Document, PartitionMap, Vector
 
 _AT_ONCE: Final = 1_000
 _LOOKED_AT: Final = 100
 """Documents that are looked at for a first vector."""
 _NOT_TAKEN: Final[Doc] = {OWN: {"$exists": False}}
-_OUR_SHAPE: Final[Doc] = {
-    lay.NAMESPACE: {"$type": "string"},
-    lay.ID: {"$type": "string"},
-    **{path: {"$type": "number"} for path in (lay.PARTITION, lay.STAMP, "svr.v")},
-}
 _DUPLICATE: Final = 11000
 _CANNOT_INDEX: Final = 67
 
@@ -98,11 +99,24 @@ class Adoptions(SearchIndexes):
             config = replace(config, index=replace(config.index, mode="source"))
         with translated(config.name):
             there = await self._adopted(config)
-            if there is not None:
-                await self._make_own_indexes(there)
-                return there
-            await self._check_unused(source)
-            return await self._make_known(config, search_index)
+            if there is None:
+                await self._check_unused(source)
+                try:
+                    return await self._make_known(config, search_index)
+                except CollectionExists:  # somebody else was quicker
+                    there = await self._adopted(config)
+            assert there is not None
+            await self._check_index(there, search_index)
+            await self._make_own_indexes(there)
+            return there
+
+    async def _check_index(self, ref: CollectionRef, search_index: str | None) -> None:
+        used = (await self.physical(ref)).rest
+        if search_index is not None and not (used.shared and used.name == search_index):
+            raise CollectionMismatch(
+                f"The collection {ref.config.name!r} uses the search index {used.name!r}, not {search_index!r}.",
+                hint="Leave search_index out.",
+            )
 
     async def _adopted(self, config: CollectionConfig) -> CollectionRef | None:
         """The collection of that name, if it is over the same source."""
@@ -120,22 +134,22 @@ class Adoptions(SearchIndexes):
 
     async def _check_unused(self, source: Source) -> None:
         """Raises where somebody else has adopted the source, or its documents have a field of our name."""
-        database = self._catalog.majority
-        for name in await database.list_collection_names(filter={"name": {"$regex": f"{COLLECTIONS}$"}}):
-            other = await database[name].find_one({"config.source.collection": source.collection}, {"_id": 1})
-            if other is not None:
-                raise ConfigError(
-                    f"{source.collection!r} is adopted already, as {other['_id']!r}.",
-                    hint="Open that one, or drop it first: dropping leaves the documents.",
-                )
+        others = await self._adopters(source)
+        if others:
+            raise _adopted_already(source, others[0])
         documents = self.source_documents(source.collection)
-        marked: Doc = {OWN: {"$exists": True}}
-        if await documents.find_one({**marked, "$nor": [_OUR_SHAPE]}, {"_id": 1}) is not None:
+        if await documents.find_one({OWN: {"$exists": True}}, {"_id": 1}) is not None:
             raise ConfigError(
-                f"Documents of {source.collection!r} have a field {OWN!r} of their own, which SVR needs for itself.",
-                hint="Rename theirs.",
+                f"Documents of {source.collection!r} have a field {OWN!r} already, which SVR needs for itself.",
+                hint="Rename theirs; or, if they were copied from where they were adopted, remove it.",
             )
-        await documents.update_many(marked, {"$unset": {OWN: 1}})  # of an installation that is gone
+
+    async def _adopters(self, source: Source) -> list[Doc]:
+        """The entries of all collections over the source, those of other installations in the database too."""
+        database = self._catalog.majority
+        names = await database.list_collection_names(filter={"name": {"$regex": f"{COLLECTIONS}$"}})
+        over: Doc = {"config.source.collection": source.collection}
+        return [each for name in names async for each in database[name].find(over, {"id": 1})]
 
     async def _make_known(self, config: CollectionConfig, search_index: str | None) -> CollectionRef:
         number = await self._catalog.number()
@@ -148,11 +162,21 @@ class Adoptions(SearchIndexes):
                 await self._extend(ref, physical, target)
             else:
                 await self.create_index(ref, physical, target)
-            return await self._catalog.insert_collection(number, config, physical.to_json())
+            await self._catalog.insert_collection(number, config, physical.to_json())
+            await self._check_first(ref)
         except BaseException:
             with suppress(PyMongoError):
                 await self.drop_indexes(ref, physical)
             raise
+        return ref
+
+    async def _check_first(self, ref: CollectionRef) -> None:
+        """Of two that adopt one source at the same time, under two names, the first stays."""
+        assert ref.config.source is not None
+        for other in await self._adopters(ref.config.source):
+            if other["_id"] != ref.config.name and lay.number(other["id"]) <= ref.id:
+                await self._catalog.delete_collection(ref)
+                raise _adopted_already(ref.config.source, other)
 
     async def _make_own_indexes(self, ref: CollectionRef) -> None:
         """Their names are those of our fields, so that making them twice makes them once."""
@@ -245,14 +269,16 @@ class Adoptions(SearchIndexes):
             if target.view is not None:
                 await self._catalog.majority.drop_collection(target.view)
         documents = self.documents(ref)
-        await documents.update_many(layout_marks(ref), {"$unset": {OWN: 1}})
+        await documents.update_many({lay.NAMESPACE: {"$exists": True}}, {"$unset": {OWN: 1}})
         await _drop_own_indexes(documents)
         await self._catalog.delete_collection(ref)
 
 
-def layout_marks(ref: CollectionRef) -> Doc:
-    assert ref.config.source is not None
-    return {lay.NAMESPACE: ref.config.source.namespace}
+def _adopted_already(source: Source, other: Doc) -> ConfigError:
+    return ConfigError(
+        f"{source.collection!r} is adopted already, as {other['_id']!r}.",
+        hint="Open that one, or drop it first: dropping leaves the documents.",
+    )
 
 
 async def _drop_own_indexes(documents: AsyncCollection[Doc]) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -24,7 +25,7 @@ from svr_retrievers.backends.mongodb.encoding import decode_vector
 from svr_retrievers.backends.mongodb.filters import Paths
 from svr_retrievers.backends.mongodb.layout import Doc, Layout
 from svr_retrievers.backends.sources import OWN, Source
-from svr_retrievers.errors import InputError
+from svr_retrievers.errors import BackendError, InputError
 from svr_retrievers.filters import FieldType, iso_utc, typed_value, typed_values
 from svr_retrievers.model import JsonValue, Vector
 
@@ -121,6 +122,16 @@ class ForeignLayout(Layout):
 
     def vector_of(self, document: Mapping[str, object]) -> Vector:
         return decode_vector(at(document, self.source.vector), self.dimensions)
+
+    def with_vectors(
+        self, documents: Iterable[Mapping[str, object]]
+    ) -> list[tuple[Mapping[str, object], Vector]]:
+        """Without those whose vector others have made unusable since they were taken in: no index holds them either."""
+        found = []
+        for each in documents:
+            with suppress(BackendError):
+                found.append((each, self.vector_of(each)))
+        return found
 
     # Writing
 

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias, cast
@@ -132,6 +132,12 @@ class Layout:
         if isinstance(value, Mapping):
             value = next(iter(value.values()))
         return decode_vector(value, self.dimensions)
+
+    def with_vectors(
+        self, documents: Iterable[Mapping[str, object]]
+    ) -> list[tuple[Mapping[str, object], Vector]]:
+        """The documents that can be compared, with their vectors: here all of them."""
+        return [(each, self.vector_of(each)) for each in documents]
 
     def document_of(self, document: Mapping[str, object], *, with_vector: bool) -> Document:
         namespace, doc_id = self.key_of(document)

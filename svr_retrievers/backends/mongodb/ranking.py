@@ -69,9 +69,11 @@ def ranked(
     found: Sequence[Found], query: Query, config: CollectionConfig, layout: Layout
 ) -> list[tuple[float, Found]]:
     """By exact distance, equal ones by namespace and id."""
-    if not found:
+    pairs = layout.with_vectors(found)
+    if not pairs:
         return []
-    rows = np.stack([layout.vector_of(each) for each in found])
+    found = [each for each, _ in pairs]
+    rows = np.stack([vector for _, vector in pairs])
     far = distances(query.vector, rows, config.metric)
     order = sorted(range(len(found)), key=lambda at: (far[at], layout.key_of(found[at])))
     return [(far[at], found[at]) for at in order]

@@ -123,7 +123,7 @@ class Reads(Searches):
                     {"$sample": {"size": rows_each}},
                 ]
                 cursor = await self.documents(ref).aggregate(stages, batchSize=_BATCH, allowDiskUse=True)
-                rows = [layout.vector_of(each) async for each in cursor]
+                rows = [vector for _, vector in layout.with_vectors([each async for each in cursor])]
                 if rows:
                     taken[partition] = np.stack(rows)
         return taken

@@ -27,7 +27,7 @@ from svr_retrievers.model import Metric, PartitionMap
 
 MOST_FRESH = 2_000
 """Rows that wait for their index are read up to this many by a search that need not be exact."""
-_SPARE = 10
+_SPARE = 3
 """Hits asked for beyond the limit, for documents that were deleted or replaced since the index took them."""
 _MATCHES_READ = 2_000
 """A filter that the index cannot apply is first answered from the documents, up to this many matches."""
@@ -115,7 +115,8 @@ class Searches(SearchIndexes):
         try:
             return await self._by_index(asked)
         except OperationFailure as error:
-            if not is_not_queryable(error):
+            changed = asked.target.shared and not await self.recheck(asked.ref, asked.target)
+            if not (changed or is_not_queryable(error)):
                 raise
             self._freshness.of(asked.target.name).ready = False
             return await self._scanned(asked)
@@ -170,7 +171,7 @@ class Searches(SearchIndexes):
 
     async def _read(self, asked: Asked, source: AsyncCollection[Doc], stages: list[Doc]) -> Answer:
         cursor = await source.aggregate(stages, batchSize=_BATCH, maxTimeMS=asked.milliseconds())
-        answer = ranking.sorted_out([each async for each in cursor])
+        answer = ranking.sorted_out(await cursor.to_list())
         self._check_generation(asked, answer.generation)
         return answer if asked.rows.exact else self._matching(asked, answer)
 

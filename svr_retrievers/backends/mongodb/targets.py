@@ -205,9 +205,9 @@ def not_extendable(found: Mapping[str, object] | None, wanted: Doc) -> str | Non
     if found.get("type") != "vectorSearch":
         return f"is of type {found.get('type')!r}, not 'vectorSearch'"
     definition = cast("Mapping[str, object]", found.get("latestDefinition") or {})
-    vector = cast("list[Doc]", wanted["fields"])[0]
+    vector = cast("list[Doc]", plain(wanted)["fields"])[0]
     theirs = next((f for f in cast("list[Doc]", definition["fields"]) if f["path"] == vector["path"]), {})
-    for name in ("type", "numDimensions", "similarity"):
+    for name in vector:
         if theirs.get(name) != vector[name]:
             return f"has {name} {theirs.get(name)!r} for {vector['path']!r} where {vector[name]!r} is needed"
     return None

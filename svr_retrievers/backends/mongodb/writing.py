@@ -150,7 +150,8 @@ async def recluster(
     """Gives each row of the source the label of the closest target, in a change of the map; the new counts."""
     inner = Metric.COSINE if ref.config.metric is Metric.COSINE else Metric.L2
     cursor = documents.find({lay.PARTITION: source}, {layout.vector_path(source): 1}, session=session)
-    found = [(each["_id"], layout.vector_of(each)) async for each in cursor]
+    readable = layout.with_vectors([each async for each in cursor])
+    found = [(each["_id"], vector) for each, vector in readable]
     counts: Counter[int] = Counter()
     for some in _parts(found, MOVED_AT_ONCE):
         owners = assign(np.stack([vector for _, vector in some]), centroids, inner)
