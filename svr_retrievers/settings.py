@@ -34,6 +34,10 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's own ba
     url: SecretStr | None = Field(
         default=None, description="postgresql://... or memory://; none means the embedded server."
     )
+    control: SecretStr | None = Field(
+        default=None,
+        description="mongodb+srv://... to keep the control plane of vectors in PostgreSQL there; none: beside them.",
+    )
     path: Path | None = Field(default=None, description="Data folder of the embedded server.")
     db_schema: str = Field(
         default="svr",
@@ -90,9 +94,9 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's own ba
     )
 
     def __getstate__(self) -> dict[object, object]:
-        """Pickles carry no URL: it may hold a password."""
+        """Pickles carry no URLs: they may hold passwords."""
         state = super().__getstate__()
-        return {**state, "__dict__": {**state["__dict__"], "url": None}}
+        return {**state, "__dict__": {**state["__dict__"], "url": None, "control": None}}
 
     @classmethod
     def load(

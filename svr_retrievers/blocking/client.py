@@ -32,9 +32,14 @@ class SVRClient:
     """
 
     def __init__(
-        self, url: str | None = None, *, path: str | Path | None = None, settings: Settings | None = None
+        self,
+        url: str | None = None,
+        *,
+        path: str | Path | None = None,
+        control: str | None = None,
+        settings: Settings | None = None,
     ) -> None:
-        self._async = AsyncSVRClient(url, path=path, settings=settings)
+        self._async = AsyncSVRClient(url, path=path, control=control, settings=settings)
         loop = running_loop()
         self._bridge = Bridge(loop)
         self._bridge.run(self._async.open)

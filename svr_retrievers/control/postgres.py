@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from svr_retrievers.backends.protocol import CollectionConfig, CollectionRef, MapState, NewPartition, StaleMap
 from svr_retrievers.control import records
-from svr_retrievers.errors import CollectionExists, CollectionNotFound, SchemaTooNew
+from svr_retrievers.errors import CollectionExists, CollectionNotFound, ConfigError, SchemaTooNew
 from svr_retrievers.filters import statistics
 from svr_retrievers.filters.statistics import FilterStatistics
 from svr_retrievers.model import (
@@ -29,7 +29,10 @@ from svr_retrievers.routing.probe import Calibration
 Connection = AsyncConnection[TupleRow]
 _BYTES_AT_ONCE, _PARTITIONS_AT_ONCE = 2**23, 500
 """Centroids of more bytes than this come after the rest of the map, so many partitions at a time."""
-_MIGRATION_LOCK = 0x5356525F4D4947  # "SVR_MIG": one migration at a time in a database
+MIGRATION_LOCK = 0x5356525F4D4947  # "SVR_MIG": one migration at a time in a database
+
+
+_TABLES = ("collections", "partitions", "versions", "control_plane")
 
 
 class Catalog:
@@ -39,8 +42,8 @@ class Catalog:
         self.schema = schema
 
     def statement(self, text: LiteralString, **parts: sql.Composable) -> sql.Composed:
-        """The statement with `{collections}`, `{partitions}`, `{versions}` and `parts` filled in as identifiers."""
-        tables = {name: self.table(name) for name in ("collections", "partitions", "versions")}
+        """The statement with `{collections}`, `{partitions}` and so on, and `parts` filled in as identifiers."""
+        tables = {name: self.table(name) for name in _TABLES}
         return sql.SQL(text).format(**(tables | parts))
 
     def table(self, name: str) -> sql.Identifier:
@@ -58,7 +61,7 @@ class Catalog:
         if await self._version(conn) == len(steps):
             return
         async with conn.transaction():
-            await conn.execute("select pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            await conn.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
             there = await conn.execute("select 1 from pg_namespace where nspname = %s", (self.schema,))
             if (
                 await there.fetchone() is None
@@ -96,9 +99,27 @@ class Catalog:
         ).fetchone()
         return int(row[0]) if row else 0
 
+    # Where the control plane is
+
+    async def control_plane(self, conn: Connection) -> str | None:
+        """The id under which a control plane elsewhere keeps this database; None where it is here."""
+        cursor = await conn.execute(self.statement("select id from {control_plane}"))
+        row = await cursor.fetchone()
+        return None if row is None else str(row[0])
+
+    async def admit(self, conn: Connection) -> None:
+        """Raises ConfigError where the maps are kept elsewhere, and may not be changed without its knowledge."""
+        if await self.control_plane(conn) is not None:
+            raise _kept_elsewhere()
+
     # Collections
 
     async def insert_collection(self, conn: Connection, config: CollectionConfig) -> CollectionRef:
+        ref = await self._insert_collection(conn, config)
+        await self.admit(conn)
+        return ref
+
+    async def _insert_collection(self, conn: Connection, config: CollectionConfig) -> CollectionRef:
         cursor = await conn.execute(
             self.statement(
                 "insert into {collections} (name, config) values (%s, %s) on conflict (name) do nothing returning id"
@@ -128,6 +149,11 @@ class Catalog:
         return [str(row[0]) for row in await cursor.fetchall()]
 
     async def delete_collection(self, conn: Connection, name: str) -> int:
+        found = await self._delete_collection(conn, name)
+        await self.admit(conn)
+        return found
+
+    async def _delete_collection(self, conn: Connection, name: str) -> int:
         cursor = await conn.execute(
             self.statement("delete from {collections} where name = %s returning id"), (name,)
         )
@@ -158,7 +184,7 @@ class Catalog:
         )
         first = await cursor.fetchone()
         if first is None:
-            raise _dropped(ref)
+            raise dropped(ref)
         generation, size = int(first[0]), int(first[-2] or 0)
         centroids = records.Centroids(size, ref.config.dimensions)
         apart: dict[int, Vector | None] | None = None
@@ -208,7 +234,7 @@ class Catalog:
         )
         row = await cursor.fetchone()
         if row is None:
-            raise _dropped(ref)
+            raise dropped(ref)
         return int(row[0])
 
     async def fence(
@@ -224,14 +250,21 @@ class Catalog:
         )
         row = await cursor.fetchone()
         if row is None:
-            raise _dropped(ref)
+            raise dropped(ref)
         if int(row[0]) != known.generation:
             raise StaleMap
 
     async def next_generation(self, conn: Connection, ref: CollectionRef) -> None:
-        await conn.execute(
-            self.statement("update {collections} set generation = generation + 1 where id = %s"), (ref.id,)
+        """Raises ConfigError where the maps are kept elsewhere since this client was opened."""
+        cursor = await conn.execute(
+            self.statement(
+                "update {collections} set generation = generation + 1"
+                " where id = %s and not exists (select 1 from {control_plane})"
+            ),
+            (ref.id,),
         )
+        if not cursor.rowcount:
+            await self.admit(conn)
 
     async def lock_map(self, conn: Connection, ref: CollectionRef) -> MapState:
         """The newest map, locked against every other change until the transaction ends."""
@@ -357,8 +390,15 @@ class Catalog:
         )
 
 
-def _dropped(ref: CollectionRef) -> CollectionNotFound:
+def dropped(ref: CollectionRef) -> CollectionNotFound:
     return CollectionNotFound(f"The collection {ref.config.name!r} was dropped.", hint="Create it again.")
+
+
+def _kept_elsewhere() -> ConfigError:
+    return ConfigError(
+        "The control plane of this PostgreSQL database is elsewhere.",
+        hint="Pass its URL: SVRClient('postgresql://...', control='mongodb+srv://...'), or set SVR_CONTROL.",
+    )
 
 
 def _quoted(identifier: str) -> str:

@@ -23,6 +23,7 @@ class Database:
     def __init__(self, url: str | None, path: Path | None, settings: Settings) -> None:
         self._url = url
         self._path = path
+        self._address = ""
         self._settings = settings
         self._catalog = Catalog(settings.db_schema)
         self._opened: Pool | None = None
@@ -42,7 +43,7 @@ class Database:
         return self._reads
 
     async def open(self) -> None:
-        url = self._url if self._url is not None else await _embedded_url(self._path)
+        self._address = url = self._url if self._url is not None else await _embedded_url(self._path)
         conns.check_url(url)
         seconds = self._settings.connect_timeout_seconds
         try:
@@ -65,6 +66,7 @@ class Database:
             await conns.ensure_extension(conn)
             with conns.translated():
                 await self._catalog.migrate(conn)
+                await self._catalog.admit(conn)
 
     async def close(self) -> None:
         if self._opened is not None:

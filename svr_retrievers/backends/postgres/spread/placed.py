@@ -86,7 +86,7 @@ class Placed(PostgresBackend):
             return ref
 
     async def drop_collection(self, name: str) -> None:
-        ref = await self.load_collection(name)
+        ref = await super().load_collection(name)
         if ref.config.servers:
             known = (await self.load_map(ref)).map
             for server, share in (await self._shares(ref)).items():
