@@ -82,28 +82,34 @@ class Deployment:
 
 def make_client(url: str, settings: Settings) -> Client:
     """The driver's client; it connects when first used. Raises ConfigError for a URL that cannot be used."""
-    milliseconds = int(settings.connect_timeout_seconds * 1000)
     try:
-        _check_options(url)
-        return AsyncMongoClient(
-            url,
-            appname="svr-retrievers",
-            driver=DriverInfo("svr-retrievers"),
-            tz_aware=True,
-            maxPoolSize=settings.pool_max_connections,
-            minPoolSize=min(settings.pool_min_connections, settings.pool_max_connections),
-            connectTimeoutMS=milliseconds,
-            serverSelectionTimeoutMS=milliseconds,
-        )
+        return AsyncMongoClient(_with_defaults(url, settings), driver=DriverInfo("svr-retrievers"), tz_aware=True)
     except (InvalidURI, ConfigurationError, BadDatabaseName, ValueError, TypeError) as error:
         raise _unusable(url, error) from None
 
 
-def _check_options(url: str) -> None:
-    """The driver itself passes over options that it cannot read, `tls=yes` among them."""
-    options = url.partition("?")[2]
-    if options:
-        split_options(options, validate=True, warn=False)
+def _with_defaults(url: str, settings: Settings) -> str:
+    """The URL with the settings for what it does not set itself.
+
+    Its options are checked here, because the driver passes over those that it cannot read, `tls=yes` among them.
+    """
+    head, _, options = url.partition("?")
+    given = split_options(options, validate=True, warn=False) if options else {}
+    there = {name.lower() for name in given}
+    ours = [f"{name}={value}" for name, value in _defaults(settings).items() if name.lower() not in there]
+    rest = head.partition("://")[2]
+    return f"{head}{'' if '/' in rest else '/'}?{'&'.join([*([options] if options else []), *ours])}"
+
+
+def _defaults(settings: Settings) -> dict[str, str | int]:
+    milliseconds = int(settings.connect_timeout_seconds * 1000)
+    return {
+        "appName": "svr-retrievers",
+        "maxPoolSize": settings.pool_max_connections,
+        "minPoolSize": min(settings.pool_min_connections, settings.pool_max_connections),
+        "connectTimeoutMS": milliseconds,
+        "serverSelectionTimeoutMS": milliseconds,
+    }
 
 
 def database_of(client: Client, url: str) -> Database:
