@@ -2,63 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from itertools import takewhile
+from dataclasses import replace
+from datetime import timedelta
 from typing import TypeVar
 
-from svr_retrievers.control.arguments import (
-    MAX_ROWS,
-    check_limit,
-    check_number,
-    check_seconds,
-    check_ttl,
-    copied_json,
-)
-from svr_retrievers.control.protocol import Event, Lease, Operation, RecordedEvent, State
-from svr_retrievers.control.refusals import (
-    beyond,
-    changed,
-    lease_lost,
-    no_consumer,
-    no_operation,
-    no_transaction,
-    pending,
-    pruned_away,
-)
+from svr_retrievers.control.arguments import check_limit, check_number, check_ttl, copied_json
+from svr_retrievers.control.memory_outbox import MemoryOutbox
+from svr_retrievers.control.memory_transaction import Clock, Transaction, opened, steady_clock
+from svr_retrievers.control.protocol import Lease, Operation, State
+from svr_retrievers.control.refusals import changed, lease_lost, no_operation, pending
 from svr_retrievers.names import check_key, check_text
 from svr_retrievers.values import JsonValue
 
 T = TypeVar("T")
-Clock = Callable[[], datetime]
-
-
-def steady_clock() -> Clock:
-    """A clock that begins with the time of day and never jumps, as a database server's should not."""
-    begun, base = time.monotonic(), datetime.now(UTC)
-    return lambda: base + timedelta(seconds=time.monotonic() - begun)
-
-
-@dataclass
-class Transaction:
-    """What is to be written when it commits. Every check that was made on the way is made again then."""
-
-    operations: dict[int, Operation] = field(default_factory=dict)
-    checks: list[Callable[[], None]] = field(default_factory=list)
-    writes: list[Callable[[], None]] = field(default_factory=list)
-    ended: bool = False
-
-    def check(self, check: Callable[[], None]) -> None:
-        check()
-        self.checks.append(check)
-
-    def commit(self) -> None:
-        for check in self.checks:
-            check()
-        for write in self.writes:
-            write()
 
 
 class MemoryWork:
@@ -81,15 +38,6 @@ class MemoryWork:
         finally:
             transaction.ended = True
         return made
-
-
-def _open(within: Transaction | None) -> Transaction:
-    """The caller's transaction, or a new one, which the caller of this commits."""
-    if within is None:
-        return Transaction()
-    if within.ended:
-        raise no_transaction()
-    return within
 
 
 class MemoryLeases:
@@ -124,7 +72,7 @@ class MemoryLeases:
         return last if last is not None and last.expires_at > self._clock() else None
 
     async def fence(self, lease: Lease, *, within: Transaction) -> None:
-        _open(within).check(lambda: self.check(lease))
+        opened(within).check(lambda: self.check(lease))
 
     def check(self, lease: Lease) -> None:
         if not self._runs(lease):
@@ -167,7 +115,7 @@ class MemoryOperations:
             created_at=now,
             updated_at=now,
         )
-        transaction = _open(within)
+        transaction = opened(within)
         self._fenced(transaction, fence)
         for staged in transaction.operations.values():
             _refuse_second(staged, made)
@@ -211,7 +159,7 @@ class MemoryOperations:
             token=None if fence is None else fence.token,
             updated_at=self._clock(),
         )
-        transaction = _open(within)
+        transaction = opened(within)
         self._fenced(transaction, fence)
         staged = transaction.operations.get(operation.number)
         if staged is None:
@@ -270,80 +218,4 @@ def _refuse_stale(known: Operation, newest: Operation) -> None:
         raise changed(known, newest)
 
 
-class MemoryOutbox:
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._waiting: list[tuple[Event, datetime]] = []
-        self._events: list[RecordedEvent] = []
-        self._ids: set[str] = set()
-        self._consumers: dict[str, int] = {}
-        self._pruned = 0
-
-    @property
-    def _given(self) -> int:
-        return self._pruned + len(self._events)
-
-    async def append(self, events: Sequence[Event], *, within: Transaction | None = None) -> None:
-        if not events:
-            return
-        check_number(len(events), "the number of events", 1, MAX_ROWS)
-        transaction, now = _open(within), self._clock()
-        transaction.writes.append(lambda: self._record(events, now))
-        if within is None:
-            transaction.commit()
-
-    def _record(self, events: Sequence[Event], at: datetime) -> None:
-        for event in events:
-            if event.id not in self._ids:
-                self._ids.add(event.id)
-                self._waiting.append((event, at))
-
-    async def read(self, *, after: int, limit: int = 100) -> Sequence[RecordedEvent]:
-        check_number(after, "after", 0)
-        check_limit(limit)
-        self._events += [
-            RecordedEvent(self._given + n, event, at) for n, (event, at) in enumerate(self._waiting, start=1)
-        ]
-        self._waiting = []
-        if after > self._given:
-            raise beyond(after, self._given)
-        if after < self._pruned:
-            raise pruned_away(after, self._pruned)
-        start = after - self._pruned
-        return [replace(each, event=replace(each.event)) for each in self._events[start : start + limit]]
-
-    async def subscribe(self, consumer: str) -> int:
-        return self._consumers.setdefault(check_key(consumer, "consumer"), self._pruned)
-
-    async def acknowledge(self, consumer: str, position: int, *, within: Transaction | None = None) -> None:
-        check_key(consumer, "consumer")
-        check_number(position, "position", 0)
-        transaction = _open(within)
-        transaction.check(lambda: self._check_consumer(consumer, position))
-        transaction.writes.append(lambda: self._move(consumer, position))
-        if within is None:
-            transaction.commit()
-
-    def _check_consumer(self, consumer: str, position: int) -> None:
-        if position > self._given:
-            raise beyond(position, self._given)
-        if consumer not in self._consumers:
-            raise no_consumer(consumer)
-
-    def _move(self, consumer: str, position: int) -> None:
-        self._consumers[consumer] = max(self._consumers[consumer], position)
-
-    async def unsubscribe(self, consumer: str) -> None:
-        if self._consumers.pop(check_key(consumer, "consumer"), None) is None:
-            raise no_consumer(consumer)
-
-    async def prune(self, *, keep_seconds: float, limit: int = 1_000) -> int:
-        check_limit(limit)
-        newest = self._clock() - timedelta(seconds=check_seconds(keep_seconds, "keep_seconds", 0, 10**9))
-        bound = min([self._pruned + limit, *self._consumers.values()])
-        due = (e.position <= bound and e.at <= newest for e in self._events)
-        gone = sum(1 for _ in takewhile(bool, due))
-        self._ids.difference_update(e.event.id for e in self._events[:gone])
-        self._events = self._events[gone:]
-        self._pruned += gone
-        return gone
+__all__ = ["MemoryLeases", "MemoryOperations", "MemoryOutbox", "MemoryWork", "Transaction"]

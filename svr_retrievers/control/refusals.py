@@ -34,6 +34,10 @@ def pending(collection: str, cause: str, number: int) -> OperationPending:
     )
 
 
+def finished_meanwhile(cause: str) -> Conflict:
+    return Conflict(f"The operation for the cause {cause!r} was finished just now.", hint="Create it again.")
+
+
 def changed(known: Operation, newest: Operation) -> Conflict:
     if newest.state.final:
         return Conflict(

@@ -91,8 +91,9 @@ async def on_mongodb(server: Mongod) -> AsyncIterator[Place]:
             admin.admin.command({"replSetStepDown": 1, "secondaryCatchUpPeriodSecs": 0, "force": True})
 
     def restart() -> None:
-        server.nodes[0].kill()
-        server.nodes[0].start()
+        primary = server.wait_for_primary()
+        primary.kill()
+        primary.start()
         server.wait_for_primary()
 
     async with AsyncMongoClient(server.uri) as client:
@@ -244,7 +245,28 @@ class Stubborn:
                     await asyncio.sleep(0.02)
 
 
+@pytest.fixture(scope="module")
+def three_nodes() -> Iterator[Mongod]:
+    with Mongod(3) as server:
+        yield server
+
+
+@pytest.mark.mongodb
+async def test_what_was_acknowledged_survives_the_primary(three_nodes: Mongod) -> None:
+    """Another node becomes primary: positions, events and the last token are those that clients were told."""
+    async with on_mongodb(three_nodes) as place:
+        before = await place.work.leases.claim("job", "a", 60)
+        await ride_out(place)
+        assert await place.work.leases.held("job") == before
+        assert await place.work.leases.release(before)
+        assert (await place.work.leases.claim("job", "b", 60)).token == before.token + 1
+
+
 async def test_a_server_that_dies_loses_and_doubles_nothing(place: Place) -> None:
+    await ride_out(place)
+
+
+async def ride_out(place: Place) -> None:
     """Calls that failed are repeated with the same event, which is one event however often it is appended."""
     mill = Stubborn(place.work)
 

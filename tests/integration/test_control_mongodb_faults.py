@@ -73,7 +73,7 @@ def server() -> Iterator[Mongod]:
 async def world(server: Mongod) -> AsyncIterator[World]:
     commands = Commands()
     async with AsyncMongoClient(
-        server.uri, appname="tested", event_listeners=[commands], serverSelectionTimeoutMS=500
+        server.uri, appname="tested", event_listeners=[commands], serverSelectionTimeoutMS=5000
     ) as client:
         name = f"svr_faults_{next(_numbers)}"
         work = MongoWork(client[name], translated, timeout_seconds=1)

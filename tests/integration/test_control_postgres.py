@@ -14,8 +14,15 @@ import pytest_asyncio
 from svr_retrievers import Settings
 from svr_retrievers.backends.postgres.connection import borrowed, make_pool
 from svr_retrievers.control.postgres_work import PostgresWork
-from svr_retrievers.control.protocol import Event
-from svr_retrievers.errors import BackendError, PermissionDenied, SchemaTooNew, UsageError
+from svr_retrievers.control.protocol import Event, State
+from svr_retrievers.errors import (
+    BackendError,
+    Conflict,
+    OperationPending,
+    PermissionDenied,
+    SchemaTooNew,
+    UsageError,
+)
 from svr_retrievers.testing.control_base import claimed, event, everything, ids, open_transaction
 
 _numbers = itertools.count()
@@ -207,3 +214,31 @@ async def test_missing_rights_are_named(work: PostgresWork, postgres_url: str, s
         with psycopg.connect(postgres_url, autocommit=True) as conn:
             conn.execute(psycopg.sql.SQL("drop owned by {}").format(psycopg.sql.Identifier(role)))
             conn.execute(psycopg.sql.SQL("drop role {}").format(psycopg.sql.Identifier(role)))
+
+
+async def test_an_operation_that_is_finished_while_another_is_created(
+    work: PostgresWork, postgres_url: str, schema: str
+) -> None:
+    """The second sees the first as unfinished, waits for nothing; asked for its number, it is finished."""
+    first = await work.operations.create("split", collection="c", cause="x")
+
+    async def create(conn: psycopg.AsyncConnection) -> None:
+        await conn.execute("set transaction isolation level read committed", prepare=False)
+        await work.operations.create("split", collection="c", cause="x", within=Between(conn))
+
+    class Between:
+        """The connection, whose second statement comes after the first operation was finished."""
+
+        def __init__(self, conn: psycopg.AsyncConnection) -> None:
+            self.info, self._conn, self._calls = conn.info, conn, 0
+
+        async def execute(self, *arguments: object) -> object:
+            self._calls += 1
+            if self._calls == 2:
+                await work.operations.advance(first, state=State.DONE)
+            return await self._conn.execute(*arguments)
+
+    with pytest.raises(Conflict, match="finished just now") as raised:
+        await work.transact(create)
+    assert not isinstance(raised.value, OperationPending)
+    assert (await work.operations.create("split", collection="c", cause="x")).number > first.number

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from bson import Int64
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
 
 from svr_retrievers.control.arguments import check_limit, check_number, json_text, loaded_json
 from svr_retrievers.control.mongodb_work.leases import MongoLeases
@@ -19,7 +18,9 @@ from svr_retrievers.values import JsonValue
 
 
 class MongoOperations:
-    """`details` are JSON text: BSON would not give back every number and every key as it was."""
+    """A second operation for a cause meets the unique index as a conflict, so its transaction begins anew and finds the
+    first. `details` are JSON text: BSON would not give back every number and every key as it was.
+    """
 
     def __init__(self, store: Store, leases: MongoLeases) -> None:
         self._store = store
@@ -51,16 +52,14 @@ class MongoOperations:
         async def insert(session: Session) -> Operation:
             if fence is not None:
                 await self._leases.fence(fence, within=session)
-            other = await self._store.operations.find_one(_open(collection, cause), session=session)
+            same: Doc = {"collection": collection, "cause": cause, "open": True}
+            other = await self._store.operations.find_one(same, session=session)
             if other is not None:
                 raise pending(collection, cause, whole(other["_id"]))
             return await self._insert(values, session)
 
-        try:
-            with self._store.outside(within):
-                return await self._store.transact(insert, within)
-        except DuplicateKeyError:
-            raise await self._pending(collection, cause) from None
+        with self._store.outside(within):
+            return await self._store.transact(insert, within)
 
     async def _insert(self, values: Doc, session: Session) -> Operation:
         count = await self._store.counters.find_one_and_update(
@@ -148,11 +147,6 @@ class MongoOperations:
             raise no_operation(number)
         return _operation(found)
 
-    async def _pending(self, collection: str, cause: str) -> Exception:
-        with self._store.translated():
-            other = await self._store.operations.find_one(_open(collection, cause))
-        return pending(collection, cause, 0 if other is None else whole(other["_id"]))
-
     async def find(
         self,
         *,
@@ -178,10 +172,6 @@ class MongoOperations:
         if not versions:
             raise no_operation(number)
         return versions
-
-
-def _open(collection: str, cause: str) -> Doc:
-    return {"collection": collection, "cause": cause, "open": True}
 
 
 def _operation(found: Mapping[str, object]) -> Operation:

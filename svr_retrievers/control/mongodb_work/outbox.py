@@ -7,7 +7,6 @@ from datetime import UTC
 
 from bson import Int64, Timestamp
 from pymongo import ReturnDocument, UpdateOne
-from pymongo.errors import BulkWriteError
 
 from svr_retrievers.control.arguments import (
     MAX_ROWS,
@@ -23,8 +22,6 @@ from svr_retrievers.control.refusals import beyond, no_consumer, not_prepared, p
 from svr_retrievers.names import check_key
 
 _PLACED_AT_ONCE = 1_000
-_ATTEMPTS = 5
-_DUPLICATE = 11000
 
 
 class MongoOutbox:
@@ -49,14 +46,7 @@ class MongoOutbox:
 
         check_number(len(events), "the number of events", 1, MAX_ROWS)
         with self._store.outside(within):
-            for attempt in range(_ATTEMPTS):
-                try:
-                    await self._store.transact(insert, within)
-                except BulkWriteError as error:  # somebody else committed one of them after we looked
-                    if within is not None or not _duplicates(error) or attempt == _ATTEMPTS - 1:
-                        raise
-                else:
-                    break
+            await self._store.transact(insert, within)
 
     async def read(self, *, after: int, limit: int = 100) -> Sequence[RecordedEvent]:
         wanted = {"position": {"$gt": check_number(after, "after", 0)}}
@@ -194,8 +184,3 @@ def _recorded(found: Mapping[str, object]) -> RecordedEvent:
         str(found["subject"]), str(found["type"]), loaded_json(str(found["data"])), str(found["_id"])
     )
     return RecordedEvent(whole(found["position"]), event, inserted.as_datetime().astimezone(UTC))
-
-
-def _duplicates(error: BulkWriteError) -> bool:
-    faults = (error.details or {}).get("writeErrors") or []
-    return bool(faults) and all(fault.get("code") == _DUPLICATE for fault in faults)

@@ -13,7 +13,8 @@ from svr_retrievers.control.arguments import check_limit, check_number, json_tex
 from svr_retrievers.control.postgres_work.leases import PostgresLeases
 from svr_retrievers.control.postgres_work.tables import Connection, Tables
 from svr_retrievers.control.protocol import Lease, Operation, State
-from svr_retrievers.control.refusals import changed, no_operation, pending
+from svr_retrievers.control.refusals import changed, finished_meanwhile, no_operation, pending
+from svr_retrievers.errors import Conflict
 from svr_retrievers.names import check_key, check_text
 from svr_retrievers.values import JsonValue
 
@@ -69,11 +70,10 @@ class PostgresOperations:
             )
             row = await found.fetchone()
             if row is None:
-                raise pending(collection, cause, await self._open(conn, collection, cause))
+                raise await self._refusal(conn, collection, cause)
             return _operation(row)
 
-    async def _open(self, conn: Connection, collection: str, cause: str) -> int:
-        """The number of the unfinished operation; 0 where it was finished since."""
+    async def _refusal(self, conn: Connection, collection: str, cause: str) -> Conflict:
         found = await conn.execute(
             self._statement(
                 "select number from {operations} where collection = %s and cause = %s and state in {open}"
@@ -81,7 +81,7 @@ class PostgresOperations:
             (collection, cause),
         )
         row = await found.fetchone()
-        return 0 if row is None else int(row[0])
+        return finished_meanwhile(cause) if row is None else pending(collection, cause, int(row[0]))
 
     async def advance(
         self,
