@@ -207,6 +207,8 @@ def not_extendable(found: Mapping[str, object] | None, wanted: Doc) -> str | Non
     definition = cast("Mapping[str, object]", found.get("latestDefinition") or {})
     vector = cast("list[Doc]", plain(wanted)["fields"])[0]
     theirs = next((f for f in cast("list[Doc]", definition["fields"]) if f["path"] == vector["path"]), {})
+    if not theirs:
+        return f"holds no vectors of {vector['path']!r}"
     for name in vector:
         if theirs.get(name) != vector[name]:
             return f"has {name} {theirs.get(name)!r} for {vector['path']!r} where {vector[name]!r} is needed"
