@@ -85,10 +85,11 @@ class Incomplete:
     """Why a result holds fewer hits than asked for, or was cut short.
 
     `code` is one of `few_matches` (only so many documents match), `partition_failed`, `deadline`,
-    `approximate` (an index may have missed matches), `not_indexed` (the server has yet to embed matches).
+    `approximate` (an index may have missed matches), `not_indexed` (the server has yet to embed
+    or to index matches), `leg_failed` (a hybrid search went without one of its rankings).
     """
 
-    code: Literal["few_matches", "partition_failed", "deadline", "approximate", "not_indexed"]
+    code: Literal["few_matches", "partition_failed", "deadline", "approximate", "not_indexed", "leg_failed"]
     message: str
     partitions: tuple[str, ...] = ()
 

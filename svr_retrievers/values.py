@@ -105,12 +105,21 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Legs:
+    """Where a hit stood among the answers by vector and by keyword, from 1; None where it was not among them."""
+
+    vector: int | None
+    keyword: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One answer of a search.
 
     `score` is higher for closer and never rescaled; `distance` is the metric's own number;
     `relevance` lies in [0, 1]. `partition` is the display path of the partition it came from.
-    `vector` is set only when the search asked for vectors.
+    `vector` is set only when the search asked for vectors. `legs` is set by hybrid searches, whose `score` is the
+    fused one; there `distance` is NaN for a hit that the server found by its words and embeds itself.
     """
 
     id: str
@@ -123,6 +132,7 @@ class Hit:
     namespace: str = DEFAULT_NAMESPACE
     version: int = 1
     vector: Vector | None = field(default=None, compare=False, repr=False)
+    legs: Legs | None = None
 
     def __repr__(self) -> str:
         text = self.text if len(self.text) <= 60 else self.text[:57] + "..."

@@ -178,6 +178,34 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class KeywordQuery:
+    """A question by words over named partitions. Distances are told from `vector`, which may be empty."""
+
+    text: str
+    vector: Vector
+    limit: int
+    namespace: str
+    filter: Node
+    partitions: tuple[int, ...]
+    with_vectors: bool = False
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeywordPage:
+    """The rows with the highest scores for the words, best first, equal ones by namespace and id.
+
+    `waiting`: rows that hold one of the words, and that the index does not hold yet. `ready` is False while there is
+    no index to ask.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    scores: tuple[float, ...] = ()
+    waiting: int = 0
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Which rows of a namespace: by ids, by filter, or both at once. `partitions` None means all."""
 
@@ -309,6 +337,21 @@ class Backend(Protocol):
         """Moves the rows of `source` to the target whose centroid is closest, in one transaction that
         makes a new generation. Raises StaleMap.
         """
+        ...
+
+
+@runtime_checkable
+class KeywordSearch(Protocol):
+    """A backend that also ranks rows by the words of their texts."""
+
+    async def keywords(self, ref: CollectionRef, known: PartitionMap, query: KeywordQuery) -> KeywordPage:
+        """Raises StaleMap, DeadlineExceeded. Makes the index that it needs when it is first asked."""
+        ...
+
+    async def both(
+        self, ref: CollectionRef, known: PartitionMap, near: Query, said: KeywordQuery
+    ) -> tuple[Page, KeywordPage] | None:
+        """`search` and `keywords` in one round trip; None where that cannot be done for these questions."""
         ...
 
 

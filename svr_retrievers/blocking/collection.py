@@ -118,6 +118,34 @@ class Collection:
         )
         return self._bridge.run_here(partial(ask, vector=vector, text=text), lambda made: ask(vector=made))
 
+    def hybrid(
+        self,
+        *,
+        text: str,
+        vector: VectorLike | None = None,
+        limit: int = 10,
+        filter: Mapping[str, object] | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        partitions: Sequence[str] | None = None,
+        weights: tuple[float, float] = (1.0, 1.0),
+        timeout_seconds: float | None = None,
+        with_vectors: bool = False,
+    ) -> SearchResult:
+        return self._bridge.run(
+            partial(
+                self._async.hybrid,
+                text=text,
+                vector=vector,
+                limit=limit,
+                filter=filter,
+                namespace=namespace,
+                partitions=partitions,
+                weights=weights,
+                timeout_seconds=timeout_seconds,
+                with_vectors=with_vectors,
+            )
+        )
+
     def route(
         self,
         *,

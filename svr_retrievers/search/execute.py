@@ -151,13 +151,13 @@ async def run(
         answers = _joined(answers, wider)
         route = _widened(planned) if wider.pages else route
     metric = engine.ref.config.metric
-    hits = _hits(found, view, metric)
+    hits = hits_of(found, view, metric)
     done = time.perf_counter()
     return SearchResult(
         hits,
         limit=request.limit,
         route=route,
-        incomplete=_shortfall(request, answers, len(hits), view),
+        incomplete=shortfall(request, answers, len(hits), view),
         timings=Timings(
             embed_ms=embed_ms,
             route_ms=(routed - started) * 1e3,
@@ -219,7 +219,7 @@ def _widened(planned: Planned) -> Route:
     )
 
 
-def _hits(found: Sequence[Candidate], view: View, metric: Metric) -> list[Hit]:
+def hits_of(found: Sequence[Candidate], view: View, metric: Metric) -> list[Hit]:
     paths = {number: view.path(number) for number in {candidate.partition for candidate in found}}
     return [
         Hit(
@@ -244,7 +244,7 @@ def _nothing(request: Request, route: Route, route_ms: float, embed_ms: float) -
     return SearchResult((), limit=request.limit, route=route, incomplete=reason, timings=timings)
 
 
-def _shortfall(request: Request, answers: Answers, found: int, view: View) -> Incomplete | None:
+def shortfall(request: Request, answers: Answers, found: int, view: View) -> Incomplete | None:
     """Why the result is not the full answer; None when it is."""
     if answers.failed:
         paths = tuple(view.path(p) for shard in answers.failed for p in shard)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from svr_retrievers.errors import InputError
 from svr_retrievers.model import DEFAULT_NAMESPACE, OnFailure, VectorLike
@@ -52,6 +52,10 @@ class Request:
             check_fraction("recall_target", self.recall_target)
         self._check_rest()
         return self
+
+    def with_text(self, text: str) -> Request:
+        """The same with the words as well: what both rankings of a hybrid search are asked."""
+        return replace(self, text=text)
 
     def check_asks_text(self) -> None:
         """Raises InputError for what needs vectors, where only the server has them."""

@@ -49,6 +49,10 @@ class ForeignLayout(Layout):
         return self.source.vector
 
     @property
+    def text_path(self) -> str:
+        return self.source.text
+
+    @property
     def whole_vector(self) -> str:
         return self.source.vector
 

@@ -69,6 +69,10 @@ class Layout:
         return f"{VECTOR}.p{partition}" if self.mode == "fields" else VECTOR
 
     @property
+    def text_path(self) -> str:
+        return TEXT
+
+    @property
     def whole_vector(self) -> str:
         """Where the vector lies whatever the partition."""
         return VECTOR

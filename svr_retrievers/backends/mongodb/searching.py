@@ -129,9 +129,9 @@ class Searches(SearchIndexes):
             answer = await self._answer(asked, limit)
             best = _ranked([*answer.indexed, *answer.fresh], asked)
             enough = len(best) >= query.limit and len(answer.indexed) >= query.limit
-            if enough and _is_floored(best[query.limit - 1][0], asked):
+            if enough and is_floored(best[query.limit - 1][0], asked):
                 return await self._scanned(asked)
-            if enough and not (query.exact and _is_cut(answer, best, asked, limit)):
+            if enough and not (query.exact and is_cut(answer, best, asked, limit)):
                 return self._page_of(asked, best, exact=query.exact)
             if not enough:
                 few = await self._few_matches(asked, query.limit + len(answer.fresh))
@@ -290,7 +290,7 @@ def first_limit(asked: Asked) -> int:
     return min(MOST_CANDIDATES, max(wanted, asked.query.limit))
 
 
-def _is_cut(answer: Answer, best: Sequence[tuple[float, Found]], asked: Asked, limit: int) -> bool:
+def is_cut(answer: Answer, best: Sequence[tuple[float, Found]], asked: Asked, limit: int) -> bool:
     """Whether the index may have left out a row that is as close as the last hit."""
     if answer.read - len(answer.fresh) < min(limit, asked.query.limit + 1):
         return False
@@ -303,7 +303,7 @@ def _ranked(found: Sequence[Found], asked: Asked) -> list[tuple[float, Found]]:
     return ranking.ranked(newest, asked.query, asked.ref.config, asked.layout)
 
 
-def _is_floored(last: float, asked: Asked) -> bool:
+def is_floored(last: float, asked: Asked) -> bool:
     """Scores of inner products end at 0, where the index orders rows no more: from an inner product of -1 down."""
     return asked.ref.config.metric is Metric.INNER_PRODUCT and last >= 1.0
 

@@ -14,6 +14,7 @@ from svr_retrievers.backends.mongodb import targets, writing
 from svr_retrievers.backends.mongodb.adopting import Adoptions
 from svr_retrievers.backends.mongodb.connection import Doc, translated
 from svr_retrievers.backends.mongodb.embedded_texts import EmbeddedTexts
+from svr_retrievers.backends.mongodb.fusion import Fusion
 from svr_retrievers.backends.mongodb.reading import Reads
 from svr_retrievers.backends.mongodb.streaming import Streams
 from svr_retrievers.backends.mongodb.targets import Physical, Target, index_name
@@ -38,7 +39,7 @@ _DELETED_AT_ONCE: Final = 10_000
 _UNDO_SECONDS: Final = 5.0
 
 
-class MongoBackend(EmbeddedTexts, Reads, Views, Streams, Adoptions):
+class MongoBackend(Fusion, EmbeddedTexts, Reads, Views, Streams, Adoptions):
     """Documents, partition labels and search indexes in one database of a MongoDB deployment."""
 
     name = "mongodb"
@@ -247,4 +248,5 @@ class MongoBackend(EmbeddedTexts, Reads, Views, Streams, Adoptions):
         with translated(ref.config.name):
             if build_from is not None:
                 return await self._newly_ready(ref)
+            await self.complete_words(ref)
             return await self.complete_indexes(ref, known, progress)
