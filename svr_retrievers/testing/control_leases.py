@@ -73,6 +73,13 @@ class LeasesConformance(ControlSuite[Tx]):
 
         assert tokens == sorted(set(tokens))
 
+    async def test_racers_for_new_names_have_one_winner_each(self, work: Work[Tx]) -> None:
+        for name in (f"new {n}" for n in range(3 * ROUNDS)):
+            answers = await asyncio.gather(
+                *(work.leases.claim(name, f"r{n}", LONG) for n in range(RACERS // 2))
+            )
+            assert [lease.token for lease in answers if lease is not None] == [1]
+
     async def test_racers_for_an_expired_lease_have_one_winner(self, work: Work[Tx]) -> None:
         old = await expired(work, "race")
 

@@ -31,21 +31,34 @@ class PostgresLeases:
         async with self._tables.connection(None) as conn:
             try:
                 async with bounded(conn, _CLAIM_PATIENCE):
-                    found = await conn.execute(
-                        self._tables.statement(
-                            "insert into {leases} as l (name, holder, token, ttl_seconds, expires_at)"
-                            " values (%s, %s, 1, %s, clock_timestamp() + %s * interval '1 second')"
-                            " on conflict (name) do update set holder = excluded.holder, token = l.token + 1,"
-                            " ttl_seconds = excluded.ttl_seconds,"
-                            " expires_at = clock_timestamp() + excluded.ttl_seconds * interval '1 second'"
-                            " where l.expires_at <= clock_timestamp()"
-                            " returning name, holder, token, ttl_seconds, expires_at"
-                        ),
-                        (*values, values[2]),
-                    )
-                    return _lease(await found.fetchone())
+                    return await self._take(conn, *values) or await self._begin(conn, *values)
             except errors.LockNotAvailable:
                 return None
+
+    async def _take(self, conn: Connection, name: str, holder: str, ttl_seconds: float) -> Lease | None:
+        """The lease of a name that was claimed before and is not running."""
+        found = await conn.execute(
+            self._tables.statement(
+                "update {leases} set holder = %s, token = token + 1, ttl_seconds = %s,"
+                " expires_at = clock_timestamp() + %s * interval '1 second'"
+                " where name = %s and expires_at <= clock_timestamp()"
+                " returning name, holder, token, ttl_seconds, expires_at"
+            ),
+            (holder, ttl_seconds, ttl_seconds, name),
+        )
+        return _lease(await found.fetchone())
+
+    async def _begin(self, conn: Connection, name: str, holder: str, ttl_seconds: float) -> Lease | None:
+        """The first lease of a name. Which index meets a rival first is open, so none is named."""
+        found = await conn.execute(
+            self._tables.statement(
+                "insert into {leases} (name, holder, token, ttl_seconds, expires_at)"
+                " values (%s, %s, 1, %s, clock_timestamp() + %s * interval '1 second') on conflict do nothing"
+                " returning name, holder, token, ttl_seconds, expires_at"
+            ),
+            (name, holder, ttl_seconds, ttl_seconds),
+        )
+        return _lease(await found.fetchone())
 
     async def renew(self, lease: Lease) -> Lease:
         async with self._tables.connection(None) as conn:
