@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -444,6 +445,77 @@ async def test_the_asynchronous_form(mongodb_url: str, collection: Collection) -
         opened = await client.collection(collection.name, embedder=Embedder())
         found = await opened.hybrid(text="mango", limit=4)
         assert found.ids == (await collection.aio.hybrid(text="mango", limit=4)).ids
+
+
+@pytest.mark.parametrize("mode", ["fields", "source"])
+def test_every_way_of_indexing_gives_the_same_ranks(client: SVRClient, mode: str) -> None:
+    collection = made(
+        client,
+        mode,
+        index=hnsw(min_rows=0, mode=mode),
+        partition_by=by_field("topic"),  # type: ignore[arg-type]
+    )
+    plain = made(client, "plain")
+    for filter_ in (None, {"year": {"$gte": 2003}}, {"free": 1}):
+        mine, theirs = (c.hybrid(text="mango fig", limit=60, filter=filter_) for c in (collection, plain))
+        assert [(h.id, h.legs, h.distance) for h in mine] == [(h.id, h.legs, h.distance) for h in theirs]
+
+
+def test_numbers_beyond_what_floats_hold_are_filtered_exactly(client: SVRClient) -> None:
+    collection = client.create_collection("large", dimensions=2, filter_fields={"n": int})
+    near = 2**60
+    collection.add([Document(f"d{i}", "mango", {"n": near + i}, vector=[1.0, i]) for i in range(5)])
+    for _ in range(2):
+        collection.hybrid(text="mango", vector=[1.0, 0.0])
+        collection.refresh()
+    found = collection.hybrid(text="mango", vector=[1.0, 0.0], filter={"n": {"$gt": near + 2}})
+    assert {hit.id: hit.legs and hit.legs.keyword for hit in found} == {"d3": 1, "d4": 1}
+
+
+def test_adopted_documents_are_searched_by_their_own_texts(client: SVRClient, database: Db) -> None:
+    database["theirs"].insert_many(
+        [{"_id": d.id, "body": d.text, "vec": d.vector, "kind": d.metadata["topic"]} for d in documents()]
+    )
+    collection = client.adopt_collection("theirs", "theirs", text_field="body", vector_field="vec")
+    collection.refresh()
+    vector = documents()[3].vector
+    collection.hybrid(text="mango", vector=vector)
+    collection.refresh()
+    found = collection.hybrid(text="mango", vector=vector, limit=60, filter={"kind": "odd"})
+
+    assert found.incomplete is not None
+    assert found.incomplete.code == "few_matches"
+    ranked = {hit.id for hit in found if hit.legs and hit.legs.keyword}
+    assert ranked == {d.id for d in documents() if "mango" in d.text.split() and d.metadata["topic"] == "odd"}
+
+
+def test_hostile_words_are_only_words(collection: Collection) -> None:
+    for text in ('"} ]', "$where: 1", "mango* AND (olive", "\\", "a" * 20_000, "🥭 mango"):
+        assert len(collection.hybrid(text=text, limit=5)) == 5
+
+
+async def test_many_at_once(mongodb_url: str, collection: Collection) -> None:
+    async with AsyncSVRClient(mongodb_url) as client:
+        opened = await client.collection(collection.name, embedder=Embedder())
+        found = await asyncio.gather(*(opened.hybrid(text=word, limit=5) for word in WORDS * 2))
+        for word, result in zip(WORDS * 2, found, strict=True):
+            assert result.ids == (await opened.hybrid(text=word, limit=5)).ids
+
+
+def test_a_map_that_moves_on_is_read_again(mongodb_url: str, client: SVRClient) -> None:
+    collection = made(client, "moving", partition_by=by_field("topic"))
+    with SVRClient(mongodb_url) as other:
+        behind = other.collection("moving", embedder=Embedder())
+        collection.add([Document("new", "mango", {"topic": "third"}, vector=[1.0] * 16)])
+        assert len(behind.hybrid(text="mango", limit=100)) == 61
+
+
+def test_postgres_says_who_has_it(svr_client: SVRClient) -> None:
+    plain = svr_client.create_collection("plain", dimensions=2)
+    with pytest.raises(errors.ConfigError, match="MongoDB"):
+        plain.hybrid(text="mango", vector=[1.0, 0.0])
+    with pytest.raises(errors.ConfigError, match="postgres"):
+        svr_client.create_collection("auto", embedder=AtlasEmbedding("voyage-4", 256))
 
 
 def test_other_backends_say_who_has_it() -> None:

@@ -80,7 +80,9 @@ class Fusion(Keywords):
         page = await self._vector_page(by_vector, found, limits[0])
         best = self.by_score(by_words, found.said)
         settled = len(found.said) < limits[1] or is_settled(best, found.said, by_words)
-        if page is None or not settled or not found.said:
+        if page is None or not settled:
+            return None
+        if not found.said and not await self.recheck(by_words.ref, by_words.target):
             return None
         words = self._marks(by_words)
         fresh = [each for each in found.fresh if not is_below(_stamp(each), words)]
