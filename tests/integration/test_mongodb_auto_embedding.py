@@ -361,3 +361,64 @@ async def test_the_asynchronous_form(mongodb_url: str) -> None:
 def test_rows_become_searchable_without_a_refresh(collection: Collection) -> None:
     collection.add([Document("new", "a brand new zebra")])
     until(lambda: collection.search(text="zebra", limit=1).ids == ("new",), seconds=20)
+
+
+FILTERS: list[dict[str, object]] = [
+    {"year": {"$gte": 2022}},
+    {"year": {"$ne": 2021}},
+    {"topic": "home"},
+    {"topic": {"$like": "%ney"}},
+    {"$or": [{"topic": "home"}, {"year": 2023}]},
+    {"$not": {"year": {"$in": [2020, 2023]}}},
+    {"year": {"$lt": 1900}},
+    {"nothing": {"$exists": False}},
+]
+
+
+@pytest.mark.parametrize("filter_", FILTERS, ids=str)
+def test_a_search_finds_exactly_what_a_listing_does(
+    collection: Collection, filter_: dict[str, object]
+) -> None:
+    found = collection.search(text="cat or tax", limit=10, filter=filter_)
+    assert sorted(found.ids) == sorted(d.id for d in collection.find(filter_))
+    assert found.incomplete is not None
+    assert found.incomplete.code == "few_matches"
+
+
+def test_over_an_index_that_is_always_late_results_are_short_only_with_the_reason(
+    client: SVRClient, database: Database[dict[str, object]]
+) -> None:
+    made = client.create_collection("late", embedder=EMBEDDING)
+    made.refresh()
+    told(database, refresh=0.3)
+    for at in range(6):
+        made.add([Document(f"{name}{at}", text) for name, text in TEXTS.items()])
+        found = made.search(text="tax", limit=1_000)
+        assert len(found) <= 4 * (at + 1)
+        assert found.incomplete is not None
+        assert (found.incomplete.code == "few_matches") == (len(found) == 4 * (at + 1))
+    made.refresh()
+    assert len(made.search(text="tax", limit=1_000)) == 24
+
+
+def test_approximate_searches_ask_the_graph(client: SVRClient) -> None:
+    made = client.create_collection("graph", embedder=EMBEDDING, index=hnsw(min_rows=0))
+    made.add([Document(f"d{i:03}", f"text number {i} of many") for i in range(120)])
+    made.refresh()
+    assert '"numCandidates"' in made.explain(text="text number 7", limit=5).plan
+    found = made.search(text="text number 7 of many", limit=5, ef_search=100)
+    assert found.ids[0] == "d007"
+    assert found.ids == made.search(text="text number 7 of many", limit=5, exact=True).ids
+
+
+def test_a_search_beyond_the_candidates_of_the_graph_gives_all(client: SVRClient) -> None:
+    made = client.create_collection("all", embedder=EMBEDDING, index=hnsw(min_rows=0))
+    made.add([Document(f"d{i:03}", f"text number {i} of many") for i in range(300)])
+    made.refresh()
+    assert len(made.search(text="text", limit=300)) == 300
+    assert made.search(text="text", limit=300).incomplete is None
+
+
+def test_postgres_refuses_it(svr_client: SVRClient) -> None:
+    with pytest.raises(errors.ConfigError, match="MongoDB Atlas"):
+        svr_client.create_collection("texts", embedder=EMBEDDING)

@@ -14,6 +14,7 @@ from svr_retrievers import (
     AddResult,
     AsyncCollection,
     AsyncSVRClient,
+    AtlasEmbedding,
     Collection,
     Document,
     Embedder,
@@ -80,6 +81,7 @@ def blocking() -> None:
         assert_type(client.list_collections(), list[str])
         assert_type(client.aio, AsyncSVRClient)
         assert_type(docs.aio, AsyncCollection)
+        assert_type(client.create_collection("auto", embedder=AtlasEmbedding("voyage-4")), Collection)
         used(docs)
         client.drop_collection("docs", missing_ok=True)
     SVRClient(path=Path("data")).close()
@@ -94,6 +96,7 @@ def used(docs: Collection) -> None:
     assert_type(result[0], Hit)
     assert_type([hit.score for hit in result], list[float])
     assert_type(result.route, Route)
+    assert_type(docs.hybrid(text="a", weights=(1.0, 0.5), filter={"year": 2024}), SearchResult)
     assert_type(docs.route(vector=[0.1, 0.2, 0.3], nprobe=2), Route)
     assert_type(docs.explain(vector=np.ones(3), analyze=True), Explanation)
     assert_type(docs.get(["a"], with_vectors=True), list[Document])
