@@ -145,61 +145,68 @@ async def test_rows_that_a_reclustering_moves_are_told(client: AsyncSVRClient) -
     assert await docs.count() == 60
 
 
+class Writer:
+    """Writes at random, and knows what a reader must be told of it."""
+
+    def __init__(self, docs: AsyncCollection) -> None:
+        self.docs = docs
+        self.present: dict[int, str] = {}
+        self.told = {f"category={c}": [0, 0, 0, 0, 0] for c in "abc"}
+        self.happened = 0
+        self._chance = random.Random(7)
+
+    async def run(self, writes: int) -> None:
+        for _ in range(writes):
+            key, category = self._chance.randrange(40), self._chance.choice("abc")
+            if self._chance.random() < 0.25:
+                await self._delete(key)
+            else:
+                await self._put(key, category)
+
+    async def _delete(self, key: int) -> None:
+        if await self.docs.delete([f"d{key}"]):
+            self._count(self.present.pop(key), 2)
+
+    async def _put(self, key: int, category: str) -> None:
+        await self.docs.add([doc(key, category)])
+        before = self.present.get(key)
+        self.present[key] = category
+        if before not in {None, category}:
+            self.told[f"category={before}"][4] += 1
+        self._count(category, 0 if before is None else 1 if before == category else 3)
+
+    def _count(self, category: str, what: int) -> None:
+        self.told[f"category={category}"][what] += 1
+        self.happened += 1
+
+
+@pytest.mark.parametrize("each", ["event", "change"])
 async def test_killed_at_every_event_and_resumed_it_misses_none_and_doubles_none(
-    docs: AsyncCollection, mongodb_url: str
+    docs: AsyncCollection, mongodb_url: str, monkeypatch: pytest.MonkeyPatch, each: str
 ) -> None:
-    """Each reader is cut off after one change, in the middle of its waiting or with more read ahead."""
-    chance = random.Random(7)
+    """Each reader is cut off after one event, or one change of several, with more read ahead or in its waiting."""
+    if each == "event":
+        monkeypatch.setattr(streaming.MongoStream, "_waiting", lambda _: None)
     async with docs.watch() as first:
-        await docs.add([doc(n, "abc"[n]) for n in range(3)])
-        start = (await until(first, lambda seen: sum(c.counts.inserted for c in seen) == 3))[-1].token
-    present = {n: "abc"[n] for n in range(3)}
-    expected = {f"category={c}": [0, 0, 0, 0, 0] for c in "abc"}
-
-    async def write(number: int) -> None:
-        key, category = chance.randrange(40), chance.choice("abc")
-        if chance.random() < 0.25:
-            if await docs.delete([f"d{key}"]):
-                expected[f"category={present.pop(key)}"][2] += 1
-            return
-        await docs.add([doc(key, category)])
-        before = present.get(key)
-        present[key] = category
-        if before is None:
-            expected[f"category={category}"][0] += 1
-        elif before == category:
-            expected[f"category={category}"][1] += 1
-        else:
-            expected[f"category={category}"][3] += 1
-            expected[f"category={before}"][4] += 1
-
-    async def writer() -> None:
-        for number in range(EVENTS):
-            await write(number)
-
-    writing = asyncio.create_task(writer())
+        await docs.add([doc(n, "abc"[n % 3]) for n in range(100, 103)])
+        token = (await until(first, lambda seen: sum(c.counts.inserted for c in seen) == 3))[-1].token
+    writer = Writer(docs)
+    writing = asyncio.create_task(writer.run(EVENTS))
     seen: list[Change] = []
-    token = start
-    readers = 0
-    async with AsyncSVRClient(mongodb_url) as client:
+    async with AsyncSVRClient(mongodb_url) as client, asyncio.timeout(SECONDS + EVENTS):
         mine = await client.collection("docs")
-        async with asyncio.timeout(SECONDS + EVENTS):
-            while True:
-                readers += 1
-                changes = mine.watch(after=token)
-                change = await anext(changes)
-                waiting = asyncio.create_task(changes.following())
-                await asyncio.sleep(0)
-                waiting.cancel()
-                await changes.aclose()
-                seen.append(change)
-                token = change.token
-                told = tally(seen)
-                if writing.done() and told == {p: tuple(n) for p, n in expected.items()}:
-                    break
-        assert rows(mine) == {f"category={c}": Counter(present.values())[c] for c in "abc"}
+        while not writing.done() or tally(seen) != {p: tuple(n) for p, n in writer.told.items()}:
+            changes = mine.watch(after=token)
+            seen.append(await anext(changes))
+            token = seen[-1].token
+            waiting = asyncio.create_task(changes.following())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await changes.aclose()
+        there = Counter(writer.present.values())
+        assert rows(mine) == {f"category={c}": there[c] + 1 for c in "abc"}
     await writing
-    assert readers > EVENTS // 10
+    assert len([c for c in seen if c.partitions]) == writer.happened if each == "event" else len(seen) > 1
 
 
 async def test_a_token_means_behind_it_and_nothing_else(docs: AsyncCollection) -> None:
