@@ -629,6 +629,35 @@ def test_the_graph_is_asked_where_there_is_one(client: SVRClient, database: Data
     assert found.analyze()
 
 
+def test_words_and_vectors_are_searched_together(client: SVRClient, theirs: Theirs[Row]) -> None:
+    found = client.adopt_collection("mine", "docs", filter_fields={"year": int})
+    query = vectors(1, seed=3)[0]
+    found.hybrid(text="7", vector=query)
+    found.refresh()
+
+    hits = found.hybrid(text="7", vector=query, limit=8, filter={"year": {"$gte": 2004}})
+
+    assert hits.incomplete is None
+    assert {hit.id for hit in hits if hit.legs is not None and hit.legs.keyword} == {hex_id(7)}
+    assert len(hits) == 8
+    client.drop_collection("mine")
+    assert list(theirs.list_search_indexes()) == []
+
+
+def test_changes_are_told(client: SVRClient, adopted: Collection, theirs: Theirs[Row]) -> None:
+    theirs.insert_one({"_id": "late", "embedding": numbers(vectors(1)[0])})
+    with adopted.watch() as changes:
+        client.adopt_collection("mine", "docs")
+        adopted.delete([hex_id(0)])
+        client.drop_collection("mine")
+        heard = list(changes)
+
+    counts = [p.counts for change in heard if change.kind == "rows" for p in change.partitions]
+    assert sum(each.inserted for each in counts) == 1
+    assert sum(each.deleted for each in counts) == 1
+    assert heard[-1].kind == "dropped"
+
+
 # The former owner goes on
 
 
