@@ -22,6 +22,7 @@ from svr_retrievers import (
     errors,
     hnsw,
 )
+from svr_retrievers.backends.mongodb import MongoBackend
 from svr_retrievers.model import Legs, SearchResult
 from svr_retrievers.testing.mongodb.hashing import hash_embed
 from svr_retrievers.testing.mongodb.waiting import counted, told, until
@@ -350,6 +351,44 @@ def test_both_dead_is_an_error_and_never_nothing(collection: Collection, databas
         collection.hybrid(text="mango", timeout_seconds=0.3)
     told(database, searchDelay=0.0)
     assert len(collection.hybrid(text="mango")) == 10
+
+
+def _broken(*names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise errors.BackendError("the server says no")
+
+    for name in names:
+        monkeypatch.setattr(MongoBackend, name, fails)
+
+
+def test_without_the_fusing_stage_each_ranking_is_asked_for_itself(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = collection.hybrid(text="mango", limit=5)
+    _broken("both", monkeypatch=monkeypatch)
+    after = collection.hybrid(text="mango", limit=5)
+    assert _shown(after) == _shown(before)
+    assert after.incomplete is None
+
+
+def test_words_decide_alone_where_vectors_fail(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _broken("both", "search", monkeypatch=monkeypatch)
+    found = collection.hybrid(text="mango", limit=100)
+    assert set(found.ids) == set(by_words(collection, "mango"))
+    assert {hit.legs.vector for hit in found if hit.legs} == {None}
+    assert found.incomplete is not None
+    assert found.incomplete.code == "leg_failed"
+    assert "vectors failed" in found.incomplete.message
+
+
+def test_the_error_of_the_first_is_raised_where_both_fail(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _broken("both", "search", "keywords", monkeypatch=monkeypatch)
+    with pytest.raises(errors.BackendError, match="says no"):
+        collection.hybrid(text="mango")
 
 
 def test_a_full_tier_is_a_typed_error(client: SVRClient, database: Db) -> None:
