@@ -15,6 +15,7 @@ from svr_retrievers import (
     AsyncCollection,
     AsyncSVRClient,
     AtlasEmbedding,
+    Change,
     Collection,
     Document,
     Embedder,
@@ -84,7 +85,7 @@ def blocking() -> None:
         assert_type(client.create_collection("auto", embedder=AtlasEmbedding("voyage-4")), Collection)
         used(docs)
         client.drop_collection("docs", missing_ok=True)
-    SVRClient(path=Path("data")).close()
+    SVRClient(path=Path("data"), control="mongodb://localhost/control").close()
 
 
 def used(docs: Collection) -> None:
@@ -108,6 +109,8 @@ def used(docs: Collection) -> None:
     assert_type(docs.refresh(), PartitionMap)
     assert_type(docs.refresh(progress=lambda done, rows: None), PartitionMap)
     assert_type(docs.build_indexes(progress=lambda done, rows: None), int)
+    with docs.watch(after=None) as changes:
+        assert_type(next(changes), Change)
     assert_type([leaf for leaf in docs.partitions], list[Partition])  # noqa: C416 - the element type is the point
 
 
@@ -118,6 +121,8 @@ async def asynchronous() -> None:
         assert_type(await docs.add([Document("a", vector=(0.1, 0.2, 0.3))]), AddResult)
         assert_type(await docs.search(vector=[0.1, 0.2, 0.3], timeout_seconds=1.5), SearchResult)
         assert_type(await docs.count({"year": 2024}), int)
+        async for change in docs.watch():
+            assert_type(change.token, str)
         assert_type(await client.list_collections(), list[str])
 
 
