@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from svr_retrievers.backends.adopting import Adopting, StoredVectors
+from svr_retrievers import adoption
 from svr_retrievers.backends.indexes import IndexSpec, check_fits
 from svr_retrievers.backends.memory import MemoryBackend
 from svr_retrievers.backends.protocol import Backend, CollectionConfig, CollectionRef, ServerRegistry
@@ -214,7 +214,7 @@ class AsyncSVRClient:
             raise InputError(f"on_problem must be 'report' or 'fail', not {on_problem!r}.")
         check_embedder(embedder)
         backend = await self._opened()
-        adopting = _adopting(backend)
+        adopting = adoption.adopting(backend)
         given = Source(
             check_name(source, "source"),
             text_field,
@@ -222,9 +222,9 @@ class AsyncSVRClient:
             metadata_field,
             check_key(namespace, "namespace"),
         )
-        asked = dimensions if dimensions is not None else await _known_size(backend, name)
+        asked = dimensions if dimensions is not None else await adoption.known_size(backend, name)
         found = await adopting.vectors_of(given, asked)
-        size, spec = _size_of(given, asked, found), _spec_of(index, found)
+        size, spec = adoption.size_of(given, asked, found), adoption.spec_of(index, found)
         config = replace(
             make_config(
                 name, size, metric, partition_by, filter_fields, spec, backend, recall_target=recall_target
@@ -457,45 +457,6 @@ def registry_of(backend: Backend) -> ServerRegistry:
             hint="Several servers need PostgreSQL: SVRClient('postgresql://...').",
         )
     return backend
-
-
-def _adopting(backend: Backend) -> Adopting:
-    """Raises ConfigError where nothing can be adopted."""
-    if not isinstance(backend, Adopting):
-        raise ConfigError(
-            f"The {backend.name} backend cannot adopt collections.",
-            hint="adopt_collection() needs MongoDB: SVRClient('mongodb+srv://...').",
-        )
-    return backend
-
-
-async def _known_size(backend: Backend, name: str) -> int | None:
-    """The dimensions of an adopted collection that is there already."""
-    try:
-        ref = await backend.load_collection(check_name(name, "name"))
-    except CollectionNotFound:
-        return None
-    return ref.config.dimensions
-
-
-def _size_of(source: Source, dimensions: int | None, found: StoredVectors | None) -> int:
-    if dimensions is not None:
-        return dimensions
-    if found is None:
-        raise InputError(
-            f"No document of {source.collection!r} has a vector in {source.vector!r}, so dimensions is missing.",
-            hint="Give dimensions, and check vector_field.",
-        )
-    return found.dimensions
-
-
-def _spec_of(index: IndexSpec | None, found: StoredVectors | None) -> IndexSpec | None:
-    """Vectors stay as they are stored, so that is what the index holds."""
-    if found is None or (index is not None and not isinstance(index, IndexSpec)):
-        return index
-    if index is not None and index.vectors not in ("float32", found.stored):
-        raise InputError(f"The source stores vectors as {found.stored}, not as {index.vectors}.")
-    return replace(index or IndexSpec(), vectors=found.stored)
 
 
 def _fields(given: Mapping[str, object] | None, scheme: Scheme | None) -> dict[str, FieldType]:

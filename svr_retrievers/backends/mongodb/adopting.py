@@ -12,8 +12,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from svr_retrievers.backends.adopting import StoredVectors, TakenIn, Untaken
-from svr_retrievers.backends.indexes import Stored
-from svr_retrievers.backends.mongodb import foreign, targets, writing
+from svr_retrievers.backends.mongodb import examining, foreign, targets, writing
 from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb.connection import Doc, translated
 from svr_retrievers.backends.mongodb.foreign import ForeignLayout
@@ -30,7 +29,7 @@ from svr_retrievers.errors import (
     ConfigError,
     InputError,
 )
-from svr_retrievers.model import Document, PartitionMap, Vector
+from svr_retrievers.model import PartitionMap
 
 _AT_ONCE: Final = 1_000
 _LOOKED_AT: Final = 100
@@ -50,7 +49,7 @@ class Adoptions(SearchIndexes):
             documents = self.source_documents(source.collection)
             first: StoredVectors | None = None
             async for each in documents.find(is_vector, {source.vector: 1}).limit(_LOOKED_AT):
-                found = _stored_vectors(foreign.at(each, source.vector))
+                found = examining.stored_vectors(foreign.at(each, source.vector))
                 if found is not None and dimensions in (None, found.dimensions):
                     return found
                 first = first or found
@@ -220,10 +219,10 @@ class Adoptions(SearchIndexes):
             async for each in self.documents(ref).find(_NOT_TAKEN, batch_size=_AT_ONCE):
                 part.append(each)
                 if len(part) == _AT_ONCE:
-                    yield _examined(part, layout)
+                    yield examining.examined(part, layout)
                     part = []
             if part:
-                yield _examined(part, layout)
+                yield examining.examined(part, layout)
 
     def _foreign(self, ref: CollectionRef, physical: Physical) -> ForeignLayout:
         return cast("ForeignLayout", self.layout(ref, physical))
@@ -286,51 +285,6 @@ async def _drop_own_indexes(documents: AsyncCollection[Doc]) -> None:
     async for index in await documents.list_indexes():
         if all(str(key).startswith(f"{OWN}.") for key in cast("Mapping[str, object]", index["key"])):
             await documents.drop_index(str(index["name"]))
-
-
-def _stored_vectors(value: object) -> StoredVectors | None:
-    kind = foreign.vector_kind(value)
-    if kind is None:
-        return None
-    lists = kind == "list"
-    return StoredVectors(foreign.size_of(value, kind), cast("Stored", "float32" if lists else kind), lists)
-
-
-def _examined(part: Sequence[Doc], layout: ForeignLayout) -> Untaken:
-    documents: list[Document] = []
-    faults: dict[int, str] = {}
-    for at, each in enumerate(part):
-        fault = _fault(each, layout)
-        if fault is not None:
-            faults[at] = fault
-        documents.append(_document(each, layout, has_vector=fault is None))
-    return Untaken([each["_id"] for each in part], documents, faults)
-
-
-def _document(found: Doc, layout: ForeignLayout, *, has_vector: bool) -> Document:
-    vector: Vector | None = layout.vector_of(found) if has_vector else None
-    if vector is not None and layout.stored == "bit":
-        vector = (vector > 0).astype(vector.dtype)
-    return Document(layout.key_of(found)[1], layout.text_of(found), layout.metadata_of(found), vector)
-
-
-def _fault(found: Doc, layout: ForeignLayout) -> str | None:
-    """Why the document's vector or metadata are not what the collection's are."""
-    source = layout.source
-    value = foreign.at(found, source.vector)
-    kind, wanted = foreign.vector_kind(value), "list" if source.lists else layout.stored
-    if kind is None:
-        what = "nothing" if value is None else f"a {type(value).__name__}"
-        return f"vector: the field {source.vector!r} holds {what}."
-    if kind != wanted:
-        return f"vector: it is stored as {kind}, those of the collection as {wanted}: no search finds both."
-    size = foreign.size_of(value, kind)
-    if size != layout.dimensions:
-        return f"vector: it has {size} numbers; the collection holds vectors of {layout.dimensions}."
-    body = None if source.metadata is None else foreign.at(found, source.metadata)
-    if body is not None and not isinstance(body, Mapping):
-        return f"metadata: the field {source.metadata!r} holds a {type(body).__name__}, no object."
-    return None
 
 
 def _refused(error: BulkWriteError, marks: Sequence[writing.Mark]) -> dict[int, str]:
