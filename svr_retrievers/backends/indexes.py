@@ -83,11 +83,11 @@ def hnsw(
     their full vectors. Both need metric cosine. Vectors of 2,001 to 4,000 dimensions can only be indexed by one
     of them, and get `"half"` unless told otherwise; longer ones only by `"binary"`.
 
-    On MongoDB: `quantization` is `"scalar"` (8 bits a number) or `"binary"`, and the server does the rescoring. `vectors`
-    says how vectors are stored: `"float32"`, `"int8"` (whole numbers from -128 to 127) or `"bit"` (0 and 1, in
-    multiples of eight, with metric l2: its square is the Hamming distance). `mode` says how partitions are indexed:
-    `"source"` in one index that filters by partition, `"views"` with an index of their own for large ones, `"fields"`
-    with a vector field of their own in one index, `"auto"` as the deployment allows.
+    On MongoDB: `quantization` is `"scalar"` (8 bits a number) or `"binary"`, and the server does the rescoring.
+    `vectors` says how vectors are stored: `"float32"`, `"int8"` (whole numbers from -128 to 127) or `"bit"` (0 and
+    1, in multiples of eight, with metric l2: its square is the Hamming distance). `mode` says how partitions are
+    indexed: `"source"` in one index that filters by partition, `"views"` with an index of their own for large ones,
+    `"fields"` with a vector field of their own in one index, `"auto"` as the deployment allows.
     """
     _within("m", m, 2, 100)
     _within("ef_construction", ef_construction, 4, 1000)

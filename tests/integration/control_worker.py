@@ -44,7 +44,8 @@ async def record(work: Work, lease: Lease) -> None:
         await work.outbox.append([event], within=transaction)
 
     await work.transact(write)
-    print(event.id, flush=True)
+    sys.stdout.write(f"{event.id}\n")
+    sys.stdout.flush()
 
 
 async def once(work: Work, holder: str, chance: random.Random) -> None:

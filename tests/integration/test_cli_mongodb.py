@@ -47,7 +47,7 @@ def test_an_old_server_is_one_line() -> None:
         binary()
     except MissingExtra as missing:
         pytest.skip(str(missing))
-    with Mongod() as server, pytest.raises(ServerTooOld, match="6.0.11"):
+    with Mongod() as server, pytest.raises(ServerTooOld, match=r"6\.0\.11"):
         run(["doctor", "--url", server.uri])
 
 

@@ -83,7 +83,9 @@ class Deployment:
 def make_client(url: str, settings: Settings) -> Client:
     """The driver's client; it connects when first used. Raises ConfigError for a URL that cannot be used."""
     try:
-        return AsyncMongoClient(_with_defaults(url, settings), driver=DriverInfo("svr-retrievers"), tz_aware=True)
+        return AsyncMongoClient(
+            _with_defaults(url, settings), driver=DriverInfo("svr-retrievers"), tz_aware=True
+        )
     except (InvalidURI, ConfigurationError, BadDatabaseName, ValueError, TypeError) as error:
         raise _unusable(url, error) from None
 

@@ -161,7 +161,7 @@ class Views(SearchIndexes):
     # Fields
 
     async def name_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
-        """Adds the fields of new partitions to the index's definition; until it has them, rows are compared one by one."""
+        """Adds the fields of new partitions to the index's definition; rows are compared one by one until then."""
         physical = await self.physical(ref)
         wanted = tuple(leaf.id for leaf in known.leaves)
         if set(wanted) <= set(physical.fields):
