@@ -38,6 +38,7 @@ class Follower:
         self.connected = asyncio.Event()
         self.connected.set()
         self.position = Timestamp(0, 0)
+        self.task: asyncio.Task[None] | None = None
         self._collection = client.get_database(home.database, codec_options=CODEC)[home.source]
         self._token: Document | None = None
 

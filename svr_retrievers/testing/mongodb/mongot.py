@@ -157,7 +157,7 @@ class Mongot:
         source = _source(index)
         if source not in self._followers:
             follower = self._followers[source] = Follower(self.client, index.record.home)
-            self._spawn(self._follow(source, follower))
+            follower.task = self._spawn(self._follow(source, follower))
         self._stage(index, again=again)
 
     def _stage(self, index: Index, *, again: bool = False, stale: bool = False) -> None:
@@ -260,6 +260,15 @@ class Mongot:
     def _forget(self, index: Index) -> None:
         if index in self.indexes:
             self.indexes.remove(index)
+        source = _source(index)
+        if not self._on(source):
+            self._unfollow(source)
+
+    def _unfollow(self, source: _Source) -> None:
+        """A collection without an index needs no stream, nor the connection that it holds."""
+        follower = self._followers.pop(source, None)
+        if follower is not None and follower.task is not None:
+            follower.task.cancel()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -1,0 +1,30 @@
+"""The stand-in follows a collection only while it has an index."""
+
+from __future__ import annotations
+
+from pymongo import MongoClient
+from pymongo.operations import SearchIndexModel
+
+from svr_retrievers.testing.mongodb.waiting import until
+
+DEFINITION = {"fields": [{"type": "vector", "path": "v", "numDimensions": 2, "similarity": "cosine"}]}
+
+
+def test_collections_that_lose_their_last_index_are_followed_no_more(mongodb_url: str) -> None:
+    """More of them than the stand-in may hold connections, one after the other."""
+    with MongoClient(mongodb_url) as client:
+        database = client.get_default_database()
+        streams = _streams(client)
+        for number in range(120):
+            kept = database.create_collection(f"kept {number}")
+            kept.create_search_index(SearchIndexModel(DEFINITION, "i", "vectorSearch"))
+            kept.drop_search_index("i")
+        until(lambda: _streams(client) <= streams)
+
+
+def _streams(client: MongoClient) -> int:
+    """Change streams that are open on the server."""
+    found = client.admin.aggregate(
+        [{"$currentOp": {"idleCursors": True}}, {"$match": {"cursor.tailable": True}}]
+    )
+    return len(list(found))
