@@ -149,7 +149,7 @@ class AsyncSVRClient:
 
         Raises:
             CollectionExists: it is there and `if_exists` is "error".
-            CollectionMismatch: it is there with other dimensions, metric, scheme, fields or servers than asked for.
+            CollectionMismatch: it is there with another metric, scheme, index, or other dimensions, fields, servers.
             ServerNotFound: one of `servers` is not known.
         """
         if if_exists not in ("error", "open"):
@@ -169,7 +169,7 @@ class AsyncSVRClient:
             there = True
         if there:
             ref = await backend.load_collection(config.name)
-            _compare(ref.config, config, partition_by, filter_fields)
+            _compare(ref.config, config, partition_by, filter_fields, index)
         return await self._collection(backend, ref, embedder)
 
     async def adopt_collection(
@@ -501,6 +501,7 @@ def _compare(
     asked: CollectionConfig,
     scheme: Scheme | None,
     filter_fields: Mapping[str, object] | None,
+    index: IndexSpec | None = None,
 ) -> None:
     pairs: list[tuple[str, object, object]] = [
         ("dimensions", there.dimensions, asked.dimensions),
@@ -508,6 +509,8 @@ def _compare(
     ]
     if scheme is not None:
         pairs.append(("partition_by", there.scheme, asked.scheme))
+    if index is not None:
+        pairs.append(("index", there.index, asked.index))
     if asked.servers:
         pairs.append(("servers", list(there.servers), list(asked.servers)))
     if asked.source is not None:

@@ -66,7 +66,10 @@ class CollectionChecks(CollectionReads, CollectionAnalysis):
             vector = np.asarray(document.vector, dtype=np.float32)
             space = document.namespace or ""
             other = documents[at - 1]
-            if at % _BLENDED == 0 and other.namespace == document.namespace:
+            whole = (
+                self._ref.config.index.vectors != "float32"
+            )  # between two of those there is none to ask with
+            if at % _BLENDED == 0 and other.namespace == document.namespace and not whole:
                 blend = (vector + np.asarray(other.vector, dtype=np.float32)) / np.float32(2.0)
                 if blend.any():
                     made.append((blend, space, None))

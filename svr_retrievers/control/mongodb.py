@@ -330,6 +330,33 @@ class Catalog:
             session=session,
         )
 
+    async def next_index(self, ref: CollectionRef) -> int:
+        """A number for an index that no other was given."""
+        head = await self.collections.find_one_and_update(
+            {"_id": ref.config.name, "id": ref.id},
+            {"$inc": {"physical.named": 1}},
+            projection={"physical.named": 1},
+        )
+        if head is None:
+            raise dropped(ref)
+        return _int(_mapping(head["physical"])["named"])
+
+    async def claim_building(self, ref: CollectionRef, owner: str, seconds: int) -> bool:
+        """Whether the owner may build indexes of its own for partitions, alone, for so long by the server's clock."""
+        until = {"$dateAdd": {"startDate": "$$NOW", "unit": "second", "amount": seconds}}
+        free = {"$or": [{"$eq": ["$building.owner", owner]}, {"$lt": ["$building.until", "$$NOW"]}]}
+        unclaimed = {"$or": [{"building": {"$exists": False}}, {"$expr": free}]}
+        done = await self.collections.update_one(
+            {"_id": ref.config.name, "id": ref.id, **unclaimed},
+            [{"$set": {"building": {"owner": owner, "until": until}}}],
+        )
+        return bool(done.matched_count)
+
+    async def release_building(self, ref: CollectionRef, owner: str) -> None:
+        await self.collections.update_one(
+            {"_id": ref.config.name, "id": ref.id, "building.owner": owner}, {"$unset": {"building": 1}}
+        )
+
     async def save_target(self, ref: CollectionRef, target: Mapping[str, JsonValue]) -> None:
         """One index's entry of the physical state, if it is still there."""
         await self.collections.update_one(

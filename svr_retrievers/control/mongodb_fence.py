@@ -142,16 +142,18 @@ class Fence:
         token = uuid.uuid4().hex
         until = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < until:
-            first = await self._slots.find_one_and_update(
-                {"_id": _name(ref.id, 0), **_OPEN}, [_closing(token)], return_document=ReturnDocument.AFTER
-            )
-            if first is not None:
-                try:
+            try:  # a caller that is cancelled while the server closes a slot opens it again
+                first = await self._slots.find_one_and_update(
+                    {"_id": _name(ref.id, 0), **_OPEN},
+                    [_closing(token)],
+                    return_document=ReturnDocument.AFTER,
+                )
+                if first is not None:
                     await self._each(ref, {}, [_closing(token)])
-                except BaseException:
-                    await self.reopen(ref, token)
-                    raise
-                return token
+                    return token
+            except BaseException:
+                await self.reopen(ref, token)
+                raise
             if await self._slots.find_one({"_id": _name(ref.id, 0)}) is None:
                 raise dropped(ref)
             await anyio.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311
@@ -160,7 +162,8 @@ class Fence:
     async def reopen(self, ref: CollectionRef, token: str) -> None:
         """Gives the slots free after a change that came to nothing. Where that fails too, they open by themselves."""
         try:
-            await self._each(ref, {"closed": token}, {"$unset": {"closed": 1, "until": 1}})
+            with anyio.CancelScope(shield=True):
+                await self._each(ref, {"closed": token}, {"$unset": {"closed": 1, "until": 1}})
         except PyMongoError as error:
             _log.info("slots of collection %d stay closed for %d s: %s", ref.id, _CLOSED_SECONDS, error)
 

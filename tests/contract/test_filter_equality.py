@@ -25,7 +25,7 @@ from svr_retrievers.backends.mongodb.push import compile_push
 from svr_retrievers.backends.postgres.filters import COLUMN_TYPES, compile_filter
 from svr_retrievers.filters import FieldType, describe, evaluate, normalise_metadata, parse, typed_value
 from svr_retrievers.testing.mongodb.documents import MISSING
-from svr_retrievers.testing.mongodb.filters import cell
+from svr_retrievers.testing.mongodb.filters import Leaf, cell
 from svr_retrievers.testing.mongodb.filters import parse as search_filter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -362,11 +362,11 @@ class Columns:
     def all(self) -> np.ndarray:
         return np.ones(len(self.documents), bool)
 
-    def mask(self, path: str, key: bytes, test: Callable[[object], bool]) -> np.ndarray:
+    def mask(self, path: str, leaf: Leaf) -> np.ndarray:
         def value(document: object) -> object:
             return reduce(lambda inner, name: inner.get(name, MISSING), path.split("."), document)
 
-        return np.array([test(cell(value(document))) for document in self.documents])
+        return np.array([leaf.test(cell(value(document))) for document in self.documents])
 
 
 def searched(filter_: dict[str, object], documents: list[dict[str, object]]) -> set[int]:

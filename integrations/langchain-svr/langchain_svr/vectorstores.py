@@ -63,6 +63,11 @@ class SVRVectorStore(WritingStore, SearchingStore):
     ) -> None:
         if filter_fields is not None and not isinstance(filter_fields, Mapping):
             raise InputError("filter_fields must map field names to types.", hint='e.g. {"year": int}')
+        if not (hasattr(embedding, "embed_documents") and hasattr(embedding, "embed_query")):
+            raise InputError(
+                f"embedding must be a LangChain Embeddings, not {type(embedding).__name__}.",
+                hint="The store embeds texts itself. Collections that Atlas embeds are used through SVRClient.",
+            )
         self._metric = Metric(metric)
         settings: dict[str, Any] = {"metric": self._metric, "partition_by": partition_by}
         settings |= {"filter_fields": filter_fields, "index": index}

@@ -16,6 +16,9 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 from langchain_svr import SVRRetriever, SVRVectorStore
 
+from svr_retrievers import AtlasEmbedding
+from svr_retrievers.errors import InputError
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -101,3 +104,9 @@ def test_every_extra_is_one_of_the_core() -> None:
     extras = PROJECT["optional-dependencies"]
     assert set(extras) == {"postgres", "embedded", "mongodb"} <= set(core)
     assert all(needs == [f"svr-retrievers[{name}]"] for name, needs in extras.items())
+
+
+@pytest.mark.parametrize("embedding", [None, AtlasEmbedding("voyage-4"), "text-embedding-3-small"], ids=repr)
+def test_what_cannot_embed_is_refused_at_once(embedding: object) -> None:
+    with pytest.raises(InputError, match="Embeddings"):
+        SVRVectorStore(embedding, url="memory://")  # type: ignore[arg-type]

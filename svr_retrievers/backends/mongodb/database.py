@@ -106,7 +106,7 @@ class Database:
         """Remembers how the collection is stored; the map with what that says of each partition's index."""
         known = self._physical[ref.id] = Physical.of_json(physical)
         for target in known.targets:
-            self._freshness.of(target.name).ready |= target.ready
+            self._freshness.of(target.name).ready = target.ready
         ready = {target.partition for target in known.targets if target.ready}
 
         def told(partition: Partition) -> Partition:

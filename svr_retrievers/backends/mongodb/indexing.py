@@ -26,6 +26,8 @@ from svr_retrievers.errors import IndexFailed
 
 _POLL_SECONDS: Final = 0.05
 _SLOWEST_POLL_SECONDS: Final = 2.0
+_STANDSTILL_SECONDS: Final = 120.0
+"""An index that does not move for so long will not by waiting for it."""
 _BAD_VALUE: Final = 2
 
 
@@ -87,9 +89,13 @@ class SearchIndexes(Database):
 
     async def waiting(self, ref: CollectionRef, target: Target) -> list[int]:
         """Stamps of the newest rows that the index was not seen to hold."""
-        cursor = self.documents(ref).find(self._unseen(ref, target), {"_id": 0, lay.STAMP: 1})
+        cursor = self.documents(ref).find(self._unseen(ref, target), {lay.STAMP: 1})
         cursor = cursor.sort(lay.STAMP, -1).limit(MOST_LOOKED_AT)
-        return [lay.number(lay.own(found)["w"]) async for found in cursor]
+        stamps: dict[str, list[int]] = {}
+        async for found in cursor:
+            stamps.setdefault(repr(found["_id"]), []).append(lay.number(lay.own(found)["w"]))
+        # A row that is replaced under the scan may be read with both stamps: of those neither proves anything.
+        return [held[0] for held in stamps.values() if len(held) == 1]
 
     async def _seen(self, ref: CollectionRef, target: Target) -> dict[int, int]:
         asked = probes(await self.waiting(ref, target))
@@ -102,7 +108,9 @@ class SearchIndexes(Database):
             stages = pipelines.probe(target.name, path, _anything(ref, layout), asked)
             cursor = await self.named(target, ref).aggregate(stages)
             found += [lay.number(each["w"]) async for each in cursor]
-        return marks_of(found)
+        # The server looks documents up after the index named them: one that was replaced since has a stamp that
+        # nobody asked for and the index need not hold.
+        return marks_of([stamp for stamp in found if stamp in set(asked)])
 
     def _vector_paths(self, ref: CollectionRef, physical: Physical) -> list[str]:
         layout = self.layout(ref, physical)
@@ -114,7 +122,7 @@ class SearchIndexes(Database):
         """Told to everyone with the next map; answers do not depend on it, so it makes no generation."""
         await self._catalog.save_target(ref, replace(target, ready=True).to_json())
         known = self._physical.get(ref.id)
-        if known is not None:
+        if known is not None and any(each.name == target.name for each in known.targets):
             self._physical[ref.id] = known.with_target(replace(target, ready=True))
 
     # Making and waiting
@@ -159,9 +167,16 @@ class SearchIndexes(Database):
         self, ref: CollectionRef, target: Target, told: Callable[[float], None] | None = None
     ) -> None:
         """Until the index is ready, queryable and as wanted. Raises IndexFailed with the server's reason."""
-        pause = _POLL_SECONDS
+        pause, stale_since = _POLL_SECONDS, time.monotonic()
         while not await self.recheck(ref, target):
             found = await self._listed(ref, target)
+            if found is None or found.get("status") != "STALE":
+                stale_since = time.monotonic()
+            elif time.monotonic() - stale_since > _STANDSTILL_SECONDS:
+                raise IndexFailed(
+                    f"The search index {target.name!r} of {ref.config.name!r} stays stale: {_reason(found)}",
+                    hint="Searches compare every row meanwhile. Drop the index and call refresh() to build it anew.",
+                )
             if found is None:
                 await self.create_index(ref, await self.physical(ref), target)
             elif found.get("status") == "FAILED":
@@ -179,13 +194,24 @@ class SearchIndexes(Database):
     async def wait_caught_up(self, ref: CollectionRef, target: Target) -> None:
         """Until the index holds every row that was written before this call."""
         newest = await self._newest(ref, target)
-        pause = _POLL_SECONDS
+        pause, moved = _POLL_SECONDS, time.monotonic()
         while True:
+            before = dict(self._freshness.of(target.name).marks)
             await self.advance(ref, target)
             marks = self._freshness.of(target.name).marks
             behind = {slot for slot, number in newest.items() if marks.get(slot, 0) < number}
-            if not behind or not behind & marks_of(await self.waiting(ref, target)).keys():
+            if not behind or not behind & (await self._newest(ref, target)).keys():
                 return
+            moved = time.monotonic() if marks != before else moved
+            if not await self.recheck(ref, target):
+                await self.wait_ready(ref, target)
+                moved = time.monotonic()
+            elif time.monotonic() - moved > _STANDSTILL_SECONDS:
+                raise IndexFailed(
+                    f"The search index {target.name!r} of {ref.config.name!r} has taken no row for "
+                    f"{_STANDSTILL_SECONDS:g} s.",
+                    hint="Searches stay right, and read what it lacks from the documents. Look at the search nodes.",
+                )
             await anyio.sleep(pause)
             pause = min(_SLOWEST_POLL_SECONDS, pause * 1.5)
 

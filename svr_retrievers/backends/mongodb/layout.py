@@ -78,7 +78,14 @@ class Layout:
         return VECTOR
 
     def bound_vector(self, vector: Vector) -> object:
-        return encode_vectors(vector[None, :], self.stored)[0]
+        return encode_vectors(self._storable(vector)[None, :], self.stored)[0]
+
+    def _storable(self, vector: Vector) -> Vector:
+        """A question made of stored vectors, such as their unit vector or a mean, in the numbers of this kind."""
+        largest = float(np.abs(vector).max(initial=0.0))
+        if self.stored == "int8" and 0.0 < largest <= 1.0 and (vector != np.rint(vector)).any():
+            return np.asarray(vector * (127.0 / largest), dtype=np.float32)
+        return vector
 
     def bound_vectors(self, vectors: Vector) -> Sequence[object]:
         return encode_vectors(np.asarray(vectors, dtype=np.float32), self.stored)

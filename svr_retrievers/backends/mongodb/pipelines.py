@@ -112,6 +112,7 @@ def search(
         ask.stage(rows),
         {"$match": rows.condition({"$nor": list(fresh)})},
         {"$project": fields},
+        {"$set": {f"svr.{SCORE}": {"$meta": "vectorSearchScore"}}},
         {
             "$unionWith": {
                 "coll": documents,

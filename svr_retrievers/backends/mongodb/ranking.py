@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from svr_retrievers.backends.distance import distances
 from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb.layout import Layout
-from svr_retrievers.backends.mongodb.pipelines import COUNT, GENERATION
+from svr_retrievers.backends.mongodb.pipelines import COUNT, GENERATION, SCORE
 from svr_retrievers.backends.protocol import Candidate, CollectionConfig, Query
 from svr_retrievers.filters import Node, evaluate
 from svr_retrievers.model import JsonValue, Vector
@@ -42,6 +43,16 @@ def sorted_out(found: Iterable[Found]) -> Answer:
         else:
             indexed.append(each)
     return Answer(indexed, fresh, generation, len(indexed) + len(fresh))
+
+
+def is_indexed(found: Found) -> bool:
+    """Whether the index named it, rather than being read from the documents."""
+    return SCORE in lay.own(found)
+
+
+def score_of(found: Found) -> float:
+    """The engine's own score, by which it cut its answer; higher is closer."""
+    return float(cast("float", lay.own(found)[SCORE]))
 
 
 def matching(found: Iterable[Found], node: Node, config: CollectionConfig, layout: Layout) -> list[Found]:

@@ -29,10 +29,13 @@ MOST_FRESH = 2_000
 """Rows that wait for their index are read up to this many by a search that need not be exact."""
 _SPARE = 3
 """Hits asked for beyond the limit, for documents that were deleted or replaced since the index took them."""
+_SPARE_OF_SCANS = 16
 _MATCHES_READ = 2_000
 """A filter that the index cannot apply is first answered from the documents, up to this many matches."""
 WIDER = 8
 _BATCH = 1_000
+_SCORE_ERROR = 64 * 2.0**-24
+"""Relative error of a score: the unit roundoff of 32 bits, times what a sum of thousands of products adds to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +118,7 @@ class Searches(SearchIndexes):
         try:
             return await self._by_index(asked)
         except OperationFailure as error:
-            changed = asked.target.shared and not await self.recheck(asked.ref, asked.target)
-            if not (changed or is_not_queryable(error)):
+            if not is_not_queryable(error) and await self.recheck(asked.ref, asked.target):
                 raise
             self._freshness.of(asked.target.name).ready = False
             return await self._scanned(asked)
@@ -127,6 +129,8 @@ class Searches(SearchIndexes):
         limit = first_limit(asked)
         while True:
             answer = await self._answer(asked, limit)
+            if query.exact and len(answer.fresh) >= MOST_FRESH:
+                return await self._scanned(asked)
             best = _ranked([*answer.indexed, *answer.fresh], asked)
             enough = len(best) >= query.limit and len(answer.indexed) >= query.limit
             if enough and is_floored(best[query.limit - 1][0], asked):
@@ -160,7 +164,7 @@ class Searches(SearchIndexes):
             pipelines.fresher(progress.marks),
             asked.fields,
             documents=self.documents_name(ref),
-            most_fresh=None if query.exact else MOST_FRESH,
+            most_fresh=MOST_FRESH,
             generation=self._catalog.generation_stages(ref),
             catalog=self._catalog.collections.name,
         )
@@ -225,12 +229,18 @@ class Searches(SearchIndexes):
         )
         best: list[tuple[float, Found]] = []
         generation: int | None = None
+        kept = asked.query.limit + (0 if whole else _SPARE_OF_SCANS)
         async for part in self._parts(asked, self._scan(asked, asked.rows, fields)):
             answer = self._matching(asked, part) if whole else part
             generation = part.generation if part.generation is not None else generation
-            best = _ranked([*(each for _, each in best), *answer.indexed], asked)[: asked.query.limit]
+            best = _ranked([*(each for _, each in best), *answer.indexed], asked)[:kept]
         self._check_generation(asked, generation)
-        return self._page_of(asked, best if whole else await self._completed(asked, best), exact=True)
+        if whole:
+            return self._page_of(asked, best, exact=True)
+        complete = await self._completed(asked, best)
+        if len(complete) < min(asked.query.limit, len(best)) and asked.milliseconds() >= 0:
+            return await self._scanned(asked)  # so many of them went meanwhile that others come into question
+        return self._page_of(asked, complete, exact=True)
 
     async def _parts(self, asked: Asked, stages: list[Doc]) -> AsyncIterator[Answer]:
         left = asked.milliseconds()
@@ -246,11 +256,15 @@ class Searches(SearchIndexes):
     async def _completed(
         self, asked: Asked, best: Sequence[tuple[float, Found]]
     ) -> list[tuple[float, Found]]:
-        """The same documents with their texts; one that was replaced meanwhile is ranked by what it is now."""
+        """The same documents with their texts, without those that were deleted or replaced meanwhile."""
+        versions = {asked.layout.key_of(found): lay.own(found)["v"] for _, found in best}
         keys = [found["_id"] for _, found in best]
         rows = replace(asked.rows, match={"$and": [asked.rows.match, {"_id": {"$in": keys}}]})
         answer = await self._read(asked, self.documents(asked.ref), self._scan(asked, rows, asked.fields))
-        return _ranked(answer.indexed, asked)
+        same = [
+            each for each in answer.indexed if versions.get(asked.layout.key_of(each)) == lay.own(each)["v"]
+        ]
+        return _ranked(same, asked)
 
     async def explain(self, ref: CollectionRef, known: PartitionMap, query: Query) -> str:
         """The aggregates that the search begins with, and how far their indexes have come."""
@@ -291,11 +305,16 @@ def first_limit(asked: Asked) -> int:
 
 
 def is_cut(answer: Answer, best: Sequence[tuple[float, Found]], asked: Asked, limit: int) -> bool:
-    """Whether the index may have left out a row that is as close as the last hit."""
+    """Whether the index may have left out a row that is as close as the last hit.
+
+    It orders rows by scores of 32 bits, which many distances share: two that lie within the error of their
+    computation may stand in either order.
+    """
     if answer.read - len(answer.fresh) < min(limit, asked.query.limit + 1):
         return False
-    last = best[asked.query.limit - 1][0]
-    return _ranked(answer.indexed, asked)[-1][0] <= last
+    scores = [ranking.score_of(found) for _, found in best[: asked.query.limit] if ranking.is_indexed(found)]
+    worst = min(ranking.score_of(found) for found in answer.indexed)
+    return bool(scores) and worst >= min(scores) * (1 - _SCORE_ERROR)
 
 
 def _ranked(found: Sequence[Found], asked: Asked) -> list[tuple[float, Found]]:

@@ -62,6 +62,7 @@ class MongoBackend(Fusion, EmbeddedTexts, Reads, Views, Streams, Adoptions):
     async def create_collection(self, config: CollectionConfig) -> CollectionRef:
         """What was made for a collection that comes to nothing is taken away again, and nothing else."""
         targets.check(config)
+        self.check_mode(config)
         with translated(config.name):
             await self._catalog.check_free(config.name)
             number = await self._catalog.number()
@@ -136,14 +137,17 @@ class MongoBackend(Fusion, EmbeddedTexts, Reads, Views, Streams, Adoptions):
                 if state.map.child(w.parent, w.key) is None
             ]
             if new:
-                await self._catalog.insert_partitions(ref, new, session)
+                numbers = await self._catalog.insert_partitions(ref, new, session)
+                physical = Physical.of_json(await self._catalog.physical(ref, session))
+                if physical.mode == "fields":
+                    leaves = [number for number, each in zip(numbers, new, strict=True) if each.leaf]
+                    await self._catalog.save_physical(ref, physical.with_fields(leaves).to_json(), session)
             return bool(new)
 
         with translated(ref.config.name):
             state = self.adopt(ref, *await self._catalog.changing(ref, add))
             if self._physical[ref.id].mode == "fields":
-                await self.name_fields(ref, state.map)
-                return await self.load(ref)
+                await self.make_fields(ref)
         return state
 
     async def save_statistics(

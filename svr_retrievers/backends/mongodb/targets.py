@@ -11,7 +11,7 @@ from svr_retrievers.backends.indexes import IndexSpec
 from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb.layout import Doc, Layout, Mode
 from svr_retrievers.backends.protocol import CollectionConfig
-from svr_retrievers.errors import InputError
+from svr_retrievers.errors import BackendError, InputError
 from svr_retrievers.model import JsonValue, Metric
 
 SIMILARITY: Final = {Metric.COSINE: "cosine", Metric.L2: "euclidean", Metric.INNER_PRODUCT: "dotProduct"}
@@ -88,7 +88,31 @@ class Physical:
     @property
     def rest(self) -> Target:
         """The index of all partitions that have none of their own."""
-        return next(target for target in self.targets if target.partition is None)
+        found = next((target for target in self.targets if target.partition is None), None)
+        if found is None:
+            raise BackendError(
+                "The collection's index over its other partitions is not recorded any more.",
+                hint="Restore svr_metadata.collections from a backup, or create the collection again.",
+            )
+        return found
+
+    @property
+    def own(self) -> set[int]:
+        """The partitions that have an index of their own."""
+        return {target.partition for target in self.targets if target.partition is not None}
+
+    def taking(self, target: Target) -> Physical | None:
+        """With the target, in place of the one it follows; None where others have changed what it was made for."""
+        if target.partition is None:
+            if set(target.excluded) != self.own:
+                return None
+            return replace(self, targets=(*(t for t in self.targets if t.partition is not None), target))
+        return None if target.partition in self.own else replace(self, targets=(*self.targets, target))
+
+    def with_fields(self, partitions: Iterable[int]) -> Physical:
+        """In mode fields: with vector fields for these partitions too, which the index does not hold yet."""
+        both = tuple(sorted({*self.fields, *partitions}))
+        return replace(self, fields=both, targets=tuple(replace(t, ready=False) for t in self.targets))
 
     def of(self, partition: int) -> Target:
         return next((t for t in self.targets if t.partition == partition), self.rest)
