@@ -8,14 +8,20 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from pymongo import MongoClient
+from bson.binary import Binary, BinaryVectorDtype
+from pymongo import AsyncMongoClient, MongoClient
 
 from svr_retrievers import AsyncSVRClient, Document, SVRClient, by_field, hnsw
+from svr_retrievers.backends.mongodb.indexing import SearchIndexes
 from svr_retrievers.backends.mongodb.targets import Physical, Target
+from svr_retrievers.backends.protocol import CollectionRef
 from svr_retrievers.errors import CollectionMismatch, ConfigError, MissingExtra
 from svr_retrievers.testing.data import nearest, topics
 from svr_retrievers.testing.mongodb import AtlasStandIn, Mongod, Settings
 from svr_retrievers.testing.mongodb.server import binary
+from svr_retrievers.testing.mongodb.waiting import until
+
+VECTOR = Binary.from_vector([1.0] * 8, BinaryVectorDtype.FLOAT32)
 
 
 @pytest.fixture(scope="module")
@@ -72,39 +78,53 @@ def test_a_view_that_came_too_late_is_not_taken() -> None:
 def test_a_row_that_is_replaced_under_the_probe_proves_nothing(
     slow: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index answers by its old entry, the server with the new document: whose stamp was never asked for."""
+    """The index names it by its old entry, the server answers with its new stamp, below which rows are not indexed."""
     [near, far] = topics(2, 8, seed=2)
+    rows = topics(40, 8, seed=3)
+    seen, written, finished = SearchIndexes.waiting, threading.Event(), threading.Event()
+
+    async def waiting(self: SearchIndexes, ref: CollectionRef, target: Target) -> list[int]:
+        found = await seen(self, ref, target)
+        if found and not written.is_set():
+            written.set()
+            async with AsyncSVRClient(slow) as other:
+                again = await other.collection("marked")
+                await _settled(slow, found)
+                await _pause(slow, paused=True)
+                for number, row in enumerate(rows):
+                    await again.add([Document(f"n{number}", vector=row)])
+                await again.add([Document("x", "replaced", vector=far)])
+            finished.set()
+        return found
+
     with SVRClient(slow) as client:
         made = client.create_collection("marked", dimensions=8, index=hnsw(min_rows=0))
-        made.add([Document("x", "first", vector=near)])
         made.refresh()
-        backend = made.aio._async._backend if hasattr(made.aio, "_async") else made._async._backend
-        seen = type(backend).waiting
+        monkeypatch.setattr(SearchIndexes, "waiting", waiting)
+        made.add([Document("x", "first", vector=near)])
+        try:
+            until(lambda: made.search(vector=far, limit=1) and finished.is_set())
+            for number, row in enumerate(rows):
+                assert made.search(vector=row, limit=1).ids == (f"n{number}",)
+        finally:
+            asyncio.run(_pause(slow, paused=False))
 
-        async def waiting(self, ref, target):
-            found = await seen(self, ref, target)
-            if found and not replaced.is_set():
-                replaced.set()
-                async with AsyncSVRClient(slow) as other:
-                    again = await other.collection("marked")
-                    await again.add([Document("x", "second", vector=far)])
-            return found
 
-        replaced = threading.Event()
-        monkeypatch.setattr(type(backend), "waiting", waiting)
-        made.add([Document("x", "replaced", vector=near)])
-        for _ in range(20):
-            found = made.search(vector=far, limit=1)
-            assert found[0].text in {"replaced", "second"}
-            if replaced.is_set():
-                break
-        with MongoClient(slow) as raw:
-            raw.admin.command({"standIn": 1, "paused": True})
-            try:
-                made.add([Document(f"n{n}", "new", vector=far) for n in range(20)])
-                assert len(made.search(vector=far, limit=21)) == 21
-            finally:
-                raw.admin.command({"standIn": 1, "paused": False})
+async def _pause(url: str, *, paused: bool) -> None:
+    async with AsyncMongoClient(url) as raw:
+        await raw.admin.command({"standIn": 1, "paused": paused})
+
+
+async def _settled(url: str, stamps: list[int]) -> None:
+    """Until the index holds the rows with these stamps."""
+    async with AsyncMongoClient(url) as raw:
+        database = raw["svr"]
+        [body] = await database["svr_metadata.collections"].find({"_id": "marked"}).to_list()
+        documents = database[f"svr.documents.{body['id']}"]
+        stage = {"index": f"svr_{body['id']}_0", "path": "embedding", "queryVector": VECTOR, "exact": True}
+        stage |= {"limit": 10, "filter": {"svr.w": {"$in": stamps}}}
+        while not await (await documents.aggregate([{"$vectorSearch": stage}])).to_list():  # noqa: ASYNC110 - polls
+            await asyncio.sleep(0.02)
 
 
 def test_exact_is_exact_where_scores_of_32_bits_are_all_alike(mongodb_url: str) -> None:
