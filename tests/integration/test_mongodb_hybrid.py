@@ -24,6 +24,7 @@ from svr_retrievers import (
 )
 from svr_retrievers.backends.mongodb import MongoBackend
 from svr_retrievers.model import Legs, SearchResult
+from svr_retrievers.testing.data import topics
 from svr_retrievers.testing.mongodb.hashing import hash_embed
 from svr_retrievers.testing.mongodb.waiting import counted, told, until
 
@@ -562,3 +563,17 @@ def test_other_backends_say_who_has_it() -> None:
         plain = memory.create_collection("plain", dimensions=2)
         with pytest.raises(errors.ConfigError, match="MongoDB"):
             plain.hybrid(text="mango", vector=[1.0, 0.0])
+
+
+def test_a_word_that_all_texts_hold_does_not_bury_the_rare_one(client: SVRClient) -> None:
+    rows = topics(1_500, 16, seed=4)
+    made = client.create_collection("bills", dimensions=16, index=hnsw(min_rows=0))
+    made.add([Document(f"d{n}", f"invoice {n}", vector=row) for n, row in enumerate(rows)])
+    made.hybrid(text="invoice", vector=rows[0])
+    made.refresh()
+    found = made.hybrid(text="invoice 1234", vector=rows[0], limit=3)
+    assert "d1234" in found.ids[:2]
+    assert found[found.ids.index("d1234")].legs.keyword == 1
+    assert all(hit.legs.keyword is None for hit in found if hit.id != "d1234")
+    common = made.hybrid(text="invoice", vector=rows[0], limit=3)
+    assert common.ids == made.search(vector=rows[0], limit=3).ids

@@ -259,8 +259,8 @@ def _limited(text: str, where: str) -> SVRError | None:
     if _LIMIT_WORDS.search(text):
         return IndexLimitReached(
             f"The deployment allows no further search index{where}: {text[:200]}",
-            hint="Free clusters hold 3, Flex clusters 10, over all databases. A collection needs one (hnsw(mode='source')): "
-            "drop what is not needed, or take a larger tier.",
+            hint="Free clusters hold 3, Flex clusters 10, over all databases. A collection needs one "
+            "(hnsw(mode='source')): drop what is not needed, or take a larger tier.",
         )
     return None
 

@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure
 from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb import lexical, pipelines, ranking
 from svr_retrievers.backends.mongodb.connection import FUSION_SINCE, Doc, translated
-from svr_retrievers.backends.mongodb.keywords import SPARE, Keywords, is_below, is_settled
+from svr_retrievers.backends.mongodb.keywords import SPARE, Keywords, above_the_cut, is_below
 from svr_retrievers.backends.mongodb.pipelines import FRESH, IndexSearch
 from svr_retrievers.backends.mongodb.ranking import Found
 from svr_retrievers.backends.mongodb.searching import (
@@ -79,8 +79,11 @@ class Fusion(Keywords):
         found = await self._fusion_answer(by_vector, by_words, limits)
         page = await self._vector_page(by_vector, found, limits[0])
         best = self.by_score(by_words, found.said)
-        settled = len(found.said) < limits[1] or is_settled(best, found.said, by_words)
-        if page is None or not settled:
+        if len(found.said) >= limits[1]:
+            if len(best) < by_words.query.limit:
+                return None
+            best = above_the_cut(best, found.said)
+        if page is None:
             return None
         if not found.said and not await self.recheck(by_words.ref, by_words.target):
             return None
@@ -166,10 +169,8 @@ def _told_apart(found: Sequence[Found], fresh: Sequence[Found]) -> _Fused:
         for detail in _details(each):
             if not isinstance(detail.get("rank"), int):
                 continue
-            if detail["inputPipelineName"] == _VECTOR:
-                near.append(each)
-            else:
-                said.append({**each, "svr": {**lay.own(each), "score": detail["value"]}})
+            scored = {**each, "svr": {**lay.own(each), "score": detail["value"]}}
+            (near if detail["inputPipelineName"] == _VECTOR else said).append(scored)
     return _Fused(near, said, fresh)
 
 

@@ -91,8 +91,10 @@ class Keywords(Searches):
         while True:
             answer = await self._words_answer(asked, limit)
             best = self.by_score(asked, answer.indexed)
-            settled = len(answer.indexed) < limit or is_settled(best, answer.indexed, asked)
-            if settled or limit >= MOST_CANDIDATES:
+            if len(answer.indexed) < limit:
+                break
+            if len(best) >= asked.query.limit or limit >= MOST_CANDIDATES:
+                best = above_the_cut(best, answer.indexed)
                 break
             limit = min(MOST_CANDIDATES, limit * WIDER)
         if not answer.indexed and not await self.recheck(asked.ref, asked.target):
@@ -185,7 +187,7 @@ class Keywords(Searches):
         if not asked:
             return {}
         cursor = await self.documents(ref).aggregate(lexical.probe(target.name, asked))
-        return marks_of([lay.number(each["w"]) async for each in cursor])
+        return marks_of([w for w in [lay.number(each["w"]) async for each in cursor] if w in set(asked)])
 
     async def _mark_ready(self, ref: CollectionRef, target: Target) -> None:
         """The map says nothing of the index of words: each client looks once."""
@@ -210,10 +212,13 @@ def _score(found: Found) -> float:
     return float(str(lay.own(found)["score"]))
 
 
-def is_settled(best: Sequence[Found], found: Sequence[Found], asked: Asked) -> bool:
-    """Whether no row that the index left out can belong to the first ones."""
-    limit = asked.query.limit
-    return len(best) >= limit and min(map(_score, found)) < _score(best[limit - 1])
+def above_the_cut(best: Sequence[Found], found: Sequence[Found]) -> list[Found]:
+    """Those with a higher score than the last that the index named: of its equals the others were not named.
+
+    A word that stands in most texts gives thousands the same score; which of them came first says nothing.
+    """
+    lowest = min(map(_score, found))
+    return [each for each in best if _score(each) > lowest]
 
 
 def _holding_words(asked: Asked, fresh: Sequence[Found]) -> int:
