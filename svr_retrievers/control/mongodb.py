@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar, cast
 
+import anyio
 from bson import Int64
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
@@ -30,6 +31,7 @@ _FENCES = "svr_metadata.fences"
 _SCHEMA = 1
 REPEATED_SECONDS = 30.0
 """So long a write begins again after what an election or another write did to it, before it fails."""
+_TRIES_AT_ONCE = 3
 _SNAPSHOT = ReadConcern("snapshot")
 _MAJORITY = WriteConcern("majority")
 
@@ -43,21 +45,36 @@ class _Enough(Exception):
 
 
 class _Repeated(Generic[T]):
-    """A transaction's body, which the driver would run again for two minutes: not after `REPEATED_SECONDS`."""
+    """A transaction's body, which the driver would run again for two minutes: not after `REPEATED_SECONDS`.
 
-    def __init__(self, body: Callable[[Session], Awaitable[T]]) -> None:
+    After a few conflicts it takes its turn among those of this client that also keep conflicting: they would
+    undo each other's work, while one at a time each of them ends.
+    """
+
+    def __init__(self, body: Callable[[Session], Awaitable[T]], turn: anyio.Lock) -> None:
         self._body = body
+        self._turn = turn
+        self._tries = 0
+        self._held = False
         self._until = time.monotonic() + REPEATED_SECONDS
         self._last: PyMongoError | None = None
 
     async def __call__(self, session: Session) -> T:
         if self._last is not None and time.monotonic() > self._until:
             raise _Enough(self._last)
+        self._tries += 1
+        if self._tries > _TRIES_AT_ONCE and not self._held:
+            await self._turn.acquire()
+            self._held, self._until = True, time.monotonic() + REPEATED_SECONDS
         try:
             return await self._body(session)
         except PyMongoError as error:
             self._last = error
             raise
+
+    def end(self) -> None:
+        if self._held:
+            self._turn.release()
 
 
 class Catalog:
@@ -71,6 +88,7 @@ class Catalog:
         self.partitions = majority[self.name(_PARTITIONS)]
         self.fence = Fence(majority[self.name(_FENCES)])
         self._counters = majority[self.name(_COUNTERS)]
+        self._turn = anyio.Lock()
 
     def name(self, base: str) -> str:
         """The control collection's name: the base itself for the default prefix."""
@@ -97,7 +115,7 @@ class Catalog:
         """
 
         async def attempt() -> T:
-            repeated = _Repeated(body)
+            repeated = _Repeated(body, self._turn)
             async with self._database.client.start_session() as session:
                 try:
                     return await session.with_transaction(
@@ -106,6 +124,7 @@ class Catalog:
                 except _Enough as enough:
                     raise enough.error from None
                 finally:
+                    repeated.end()
                     self.fence.release(session)
 
         return await patiently(attempt)
