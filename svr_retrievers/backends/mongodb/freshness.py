@@ -101,3 +101,8 @@ def marks_of(found: list[int]) -> dict[int, int]:
         if slot < SLOTS:
             marks[slot] = max(number, marks.get(slot, 0))
     return marks
+
+
+def is_below(stamp: int, marks: Mapping[int, int]) -> bool:
+    slot, number = slot_of(stamp)
+    return number <= marks.get(slot, 0)

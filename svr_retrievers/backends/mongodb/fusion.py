@@ -15,7 +15,8 @@ from pymongo.errors import OperationFailure
 from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb import lexical, pipelines, ranking
 from svr_retrievers.backends.mongodb.connection import FUSION_SINCE, Doc, translated
-from svr_retrievers.backends.mongodb.keywords import SPARE, Keywords, above_the_cut, is_below
+from svr_retrievers.backends.mongodb.freshness import is_below
+from svr_retrievers.backends.mongodb.keywords import SPARE, Keywords, above_the_cut
 from svr_retrievers.backends.mongodb.pipelines import FRESH, IndexSearch
 from svr_retrievers.backends.mongodb.ranking import Found
 from svr_retrievers.backends.mongodb.searching import (
@@ -106,7 +107,7 @@ class Fusion(Keywords):
         best = ranking.ranked(rows, query, asked.ref.config, asked.layout)
         if len(best) < query.limit or len(indexed) < query.limit:
             return await self._few_matches(asked, query.limit + len(fresh))
-        answer = ranking.Answer(indexed, fresh, None, len(found.near) + len(fresh))
+        answer = ranking.Answer(indexed, fresh, None, len(found.near) + len(fresh), len(found.near))
         if is_floored(best[query.limit - 1][0], asked) or (
             query.exact and is_cut(answer, best, asked, limit)
         ):

@@ -15,13 +15,12 @@ from svr_retrievers.backends.distance import distances
 from svr_retrievers.backends.mongodb import layout as lay
 from svr_retrievers.backends.mongodb import lexical, pipelines, ranking
 from svr_retrievers.backends.mongodb.connection import translated
-from svr_retrievers.backends.mongodb.freshness import marks_of, probes
+from svr_retrievers.backends.mongodb.freshness import is_below, marks_of, probes
 from svr_retrievers.backends.mongodb.pipelines import MOST_CANDIDATES
 from svr_retrievers.backends.mongodb.ranking import Answer, Found
 from svr_retrievers.backends.mongodb.searching import MOST_FRESH, WIDER, Asked, Searches, is_not_queryable
 from svr_retrievers.backends.mongodb.targets import Physical, Target
 from svr_retrievers.backends.protocol import Candidate, CollectionRef, KeywordPage, KeywordQuery, Query
-from svr_retrievers.control.mongodb_fence import slot_of
 from svr_retrievers.errors import IndexFailed
 from svr_retrievers.filters import ALL
 from svr_retrievers.model import PartitionMap
@@ -201,11 +200,6 @@ def words_target(ref: CollectionRef) -> Target:
 
 def _is_words(ref: CollectionRef, target: Target) -> bool:
     return target.name == lexical.index_name(ref.id)
-
-
-def is_below(stamp: int, marks: Mapping[int, int]) -> bool:
-    slot, number = slot_of(stamp)
-    return number <= marks.get(slot, 0)
 
 
 def _score(found: Found) -> float:

@@ -104,13 +104,16 @@ def search(
     generation: Sequence[Doc],
     catalog: str,
 ) -> list[Doc]:
-    """The whole search. Rows that wait for the index come from the documents, whatever the index says of them."""
+    """The whole search. Rows that wait for the index come from the documents, whatever the index says of them.
+
+    Where the index names one of those, it is answered too, for the count: `fields` tells it by its stamp.
+    """
     waiting: list[Doc] = [{"$match": rows.condition({"$or": list(fresh)})}]
     if most_fresh is not None:
         waiting.append({"$limit": most_fresh})
     return [
         ask.stage(rows),
-        {"$match": rows.condition({"$nor": list(fresh)})},
+        {"$match": {"$or": [*fresh, rows.condition({"$nor": list(fresh)})]}},
         {"$project": fields},
         {"$set": {f"svr.{SCORE}": {"$meta": "vectorSearchScore"}}},
         {

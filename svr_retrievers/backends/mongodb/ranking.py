@@ -23,13 +23,15 @@ Found = Mapping[str, object]
 class Answer:
     """What an aggregate answered: documents of the index and fresh ones, and the generation it saw.
 
-    `read` counts the documents before those went that only this side could see not to match.
+    `read` counts the documents before those went that only this side could see not to match, `named` those that the
+    index named, whatever they are now.
     """
 
     indexed: Sequence[Found]
     fresh: Sequence[Found]
     generation: int | None
     read: int = 0
+    named: int = 0
 
 
 def sorted_out(found: Iterable[Found]) -> Answer:
@@ -42,7 +44,7 @@ def sorted_out(found: Iterable[Found]) -> Answer:
             fresh.append(each)
         else:
             indexed.append(each)
-    return Answer(indexed, fresh, generation, len(indexed) + len(fresh))
+    return Answer(indexed, fresh, generation, len(indexed) + len(fresh), len(indexed))
 
 
 def is_indexed(found: Found) -> bool:

@@ -11,9 +11,10 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import OperationFailure
 
 from svr_retrievers.backends.mongodb import layout as lay
-from svr_retrievers.backends.mongodb import pipelines, ranking
+from svr_retrievers.backends.mongodb import lexical, pipelines, ranking
 from svr_retrievers.backends.mongodb.connection import Doc, translated
 from svr_retrievers.backends.mongodb.filters import compile_match
+from svr_retrievers.backends.mongodb.freshness import is_below
 from svr_retrievers.backends.mongodb.indexing import SearchIndexes
 from svr_retrievers.backends.mongodb.layout import Layout
 from svr_retrievers.backends.mongodb.pipelines import MOST_CANDIDATES, IndexSearch, Rows
@@ -127,6 +128,7 @@ class Searches(SearchIndexes):
         """Asks wider where hits were dropped after the index named them, then looks at the documents themselves."""
         query = asked.query
         limit = first_limit(asked)
+        before: int | None = None
         while True:
             answer = await self._answer(asked, limit)
             if query.exact and len(answer.fresh) >= MOST_FRESH:
@@ -135,7 +137,7 @@ class Searches(SearchIndexes):
             enough = len(best) >= query.limit and len(answer.indexed) >= query.limit
             if enough and is_floored(best[query.limit - 1][0], asked):
                 return await self._scanned(asked)
-            if enough and not (query.exact and is_cut(answer, best, asked, limit)):
+            if enough and not (query.exact and is_cut(answer, best, asked, limit, before)):
                 return self._page_of(asked, best, exact=query.exact)
             if not enough:
                 few = await self._few_matches(asked, query.limit + len(answer.fresh))
@@ -145,11 +147,12 @@ class Searches(SearchIndexes):
                     return await self._scanned(asked)
             if limit >= MOST_CANDIDATES:
                 return await self._scanned(asked)
+            before = answer.named
             limit = min(MOST_CANDIDATES, limit * WIDER)
 
     async def _answer(self, asked: Asked, limit: int) -> Answer:
         query, ref = asked.query, asked.ref
-        progress = self._freshness.of(asked.target.name)
+        marks = dict(self._freshness.of(asked.target.name).marks)
         ask = IndexSearch(
             asked.target.name,
             asked.path,
@@ -161,8 +164,8 @@ class Searches(SearchIndexes):
         stages = pipelines.search(
             ask,
             asked.rows,
-            pipelines.fresher(progress.marks),
-            asked.fields,
+            pipelines.fresher(marks),
+            lexical.with_stamp(asked.fields),
             documents=self.documents_name(ref),
             most_fresh=MOST_FRESH,
             generation=self._catalog.generation_stages(ref),
@@ -171,7 +174,8 @@ class Searches(SearchIndexes):
         answer = await self._read(asked, self.named(asked.target, ref), stages)
         if answer.fresh:
             self.follow(ref, asked.target)
-        return answer
+        held = [each for each in answer.indexed if is_below(lay.number(lay.own(each)["w"]), marks)]
+        return replace(answer, indexed=held)
 
     async def _read(self, asked: Asked, source: AsyncCollection[Doc], stages: list[Doc]) -> Answer:
         cursor = await source.aggregate(stages, batchSize=_BATCH, maxTimeMS=asked.milliseconds())
@@ -304,14 +308,21 @@ def first_limit(asked: Asked) -> int:
     return min(MOST_CANDIDATES, max(wanted, asked.query.limit))
 
 
-def is_cut(answer: Answer, best: Sequence[tuple[float, Found]], asked: Asked, limit: int) -> bool:
+def is_cut(
+    answer: Answer, best: Sequence[tuple[float, Found]], asked: Asked, limit: int, before: int | None = None
+) -> bool:
     """Whether the index may have left out a row that is as close as the last hit.
 
     It orders rows by scores of 32 bits, which many distances share: two that lie within the error of their
-    computation may stand in either order.
+    computation may stand in either order. `before`: how many it named when it was asked for fewer; where that
+    was all it has, nothing is left out.
     """
-    if answer.read - len(answer.fresh) < min(limit, asked.query.limit + 1):
+    if answer.named < limit and answer.named == before:
         return False
+    last = best[asked.query.limit - 1][0]
+    farthest = _ranked(answer.indexed, asked)[-1][0]
+    if farthest <= last + _SCORE_ERROR * abs(last):
+        return True
     scores = [ranking.score_of(found) for _, found in best[: asked.query.limit] if ranking.is_indexed(found)]
     worst = min(ranking.score_of(found) for found in answer.indexed)
     return bool(scores) and worst >= min(scores) * (1 - _SCORE_ERROR)
