@@ -19,6 +19,7 @@ from svr_retrievers.errors import SVRError
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 0.2
 """Searches that meet fresh rows make the marks be looked at again, no more often than this."""
+_CLOSING_SECONDS = 1.0
 _STEPS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 MOST_LOOKED_AT = _STEPS[-1] + 1
 
@@ -71,7 +72,9 @@ class Freshness:
 
     async def close(self) -> None:
         self._closed = True
-        tasks = [p.looking for p in self._known.values() if p.looking is not None]
+        tasks = [p.looking for p in self._known.values() if p.looking is not None and not p.looking.done()]
+        if tasks:  # the driver leaves a socket behind where a task is cancelled while it connects
+            await asyncio.wait(tasks, timeout=_CLOSING_SECONDS)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
