@@ -36,10 +36,9 @@ from svr_retrievers.search.request import Request
 from svr_retrievers.search.view import View
 from svr_retrievers.settings import Settings
 
-MAP_RETRIES = 10
+MAP_RETRIES = 100
+"""A call holds nothing while it waits, so it outlasts a burst of new partitions: about 12 seconds of pauses."""
 _FIELDS_COUNTED = 1_000
-READ_RETRIES = 100
-"""A read holds nothing while it waits, so it outlasts a burst of new partitions: about 25 seconds."""
 _T = TypeVar("_T")
 
 
@@ -204,15 +203,19 @@ class CollectionState:
             if not on_loop():
                 raise NeedsLoop
             await self._reload()
-        for attempt in range(READ_RETRIES):
+        for attempt in range(MAP_RETRIES):
             try:
                 return await call(self._view)
             except StaleMap:
                 if not on_loop():
                     raise NeedsLoop from None
-                await anyio.sleep(random.uniform(0, 0.005 * attempt))  # noqa: S311 - spreads readers, keeps no secret
-                await self._reload()
+                await self._catch_up(attempt)
         raise self._conflict()
+
+    async def _catch_up(self, attempt: int) -> None:
+        """Loads the newest map, after a pause that grows with each attempt that came too late."""
+        await anyio.sleep(random.uniform(0, 0.005 * attempt))  # noqa: S311 - spreads callers, keeps no secret
+        await self._reload()
 
     @staticmethod
     def _conflict() -> WriteConflict:

@@ -98,13 +98,13 @@ class CollectionAdoption(CollectionWrites):
         return batch, [sound[at] for at in picked], draft
 
     async def _marked(self, source: Adopting, batch: Batch, keys: list[object]) -> TakenIn:
-        for _ in range(MAP_RETRIES):
+        for attempt in range(MAP_RETRIES):
             try:
                 view, places = await placing.ensure_places(self._backend, self._ref, self._view, batch)
                 self._adopt(view)
                 done = await source.take_in(self._ref, view.map, batch, keys, places)
             except StaleMap:
-                await self._reload()
+                await self._catch_up(attempt)
                 continue
             await self._after_write(view, done.written, batch.vectors)
             return done

@@ -53,8 +53,8 @@ class CollectionWatch(CollectionState):
         return Change(event.kind, event.token, tuple(told), event.generation)
 
     async def _verify(self, stream: ChangeStream) -> None:
-        for _ in range(MAP_RETRIES):
-            await self._reload()
+        for attempt in range(MAP_RETRIES):
+            await self._catch_up(attempt)
             try:
                 await self._backend.recount(self._ref, self._view.map)
             except StaleMap:

@@ -75,13 +75,13 @@ class CollectionWrites(CollectionState):
         return made
 
     async def _write(self, batch: Batch) -> AddResult:
-        for _ in range(MAP_RETRIES):
+        for attempt in range(MAP_RETRIES):
             try:
                 view, places = await placing.ensure_places(self._backend, self._ref, self._view, batch)
                 self._adopt(view)
                 written = await self._backend.upsert(self._ref, view.map, batch, places)
             except StaleMap:
-                await self._reload()
+                await self._catch_up(attempt)
                 continue
             paths = {place: view.path(place) for place in set(places)}
             await self._after_write(view, written, batch.vectors)
@@ -138,9 +138,9 @@ class CollectionWrites(CollectionState):
         `progress` is called with the rows indexed so far and the rows to index, while indexes are built.
         Writers and readers go on meanwhile.
         """
-        for _ in range(MAP_RETRIES):
+        for attempt in range(MAP_RETRIES):
             try:
-                await self._reload()
+                await self._catch_up(attempt)
                 await self._backend.recount(self._ref, self._view.map)
                 view = await statistics.refresh(self._backend, self._ref, progress)
             except StaleMap:

@@ -90,7 +90,7 @@ def test_metrics_that_need_lengths_refuse_it(svr_client: SVRClient, metric: str,
 
 
 def test_settings_without_sense_are_refused() -> None:
-    with pytest.raises(InputError, match="'none', 'half' or 'binary'"):
+    with pytest.raises(InputError, match="'none', 'half', 'scalar' or 'binary'"):
         hnsw(quantization="int8")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="rescore needs a quantization"):
         hnsw(rescore=3)
