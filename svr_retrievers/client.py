@@ -35,6 +35,7 @@ from svr_retrievers.routing.schemes import Scheme
 from svr_retrievers.search.request import check_fraction
 from svr_retrievers.search.view import View
 from svr_retrievers.settings import Settings, redact
+from svr_retrievers.spaces import check_same, space_of
 
 IfExists = Literal["error", "open"]
 OnProblem = Literal["report", "fail"]
@@ -150,6 +151,7 @@ class AsyncSVRClient:
         Raises:
             CollectionExists: it is there and `if_exists` is "error".
             CollectionMismatch: it is there with another metric, scheme, index, or other dimensions, fields, servers.
+            SpaceMismatch: it is there with vectors of another space than the embedder's.
             ServerNotFound: one of `servers` is not known.
         """
         if if_exists not in ("error", "open"):
@@ -160,6 +162,7 @@ class AsyncSVRClient:
         config = make_config(
             name, size, metric, partition_by, filter_fields, index, backend, servers, recall_target, declared
         )
+        config = replace(config, space=space_of(embedder))
         there = False
         try:
             ref = await backend.create_collection(config)
@@ -245,7 +248,8 @@ class AsyncSVRClient:
     ) -> AsyncCollection:
         """An existing collection. Raises CollectionNotFound, naming those that exist.
 
-        One whose texts the server embeds needs no embedder, and takes no other.
+        One whose texts the server embeds needs no embedder, and takes no other. Raises SpaceMismatch for an
+        embedder whose vectors cannot be compared with those that are there.
         """
         declared_by(embedder)
         backend = await self._opened()
@@ -267,6 +271,7 @@ class AsyncSVRClient:
         embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None,
     ) -> AsyncCollection:
         found = embedder_of(ref.config, embedder)
+        check_same(ref.config.name, ref.config.space, space_of(found))
         view = View(await backend.load_map(ref), ref.config.metric)
         return AsyncCollection(backend, ref, view, self.settings, found)
 

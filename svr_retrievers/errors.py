@@ -5,7 +5,8 @@ SVRError
 │   ├── BatchError                    one or more documents of a batch were refused
 │   ├── DimensionMismatch             a vector's length is not the collection's
 │   ├── FilterError                   a filter that cannot be understood
-│   └── InvalidName                   a name that cannot be a name
+│   ├── InvalidName                   a name that cannot be a name
+│   └── SpaceMismatch                 vectors of one embedding space for a collection of another
 ├── NotFound (also LookupError)
 │   ├── CollectionNotFound
 │   ├── ConsumerNotFound
@@ -34,8 +35,11 @@ SVRError
 ├── SearchError
 │   ├── PartitionFailed               a partition could not be searched
 │   └── DeadlineExceeded (also TimeoutError)
-├── EmbeddingFailed
-│   └── EmbeddingLimited              the embedding service takes no more requests for the moment
+├── ProviderFailed                    a model, here or behind an API, did not do what it was asked; `reason` says why
+│   ├── EmbeddingFailed
+│   │   └── EmbeddingLimited          the embedding service takes no more requests for the moment
+│   └── RerankFailed
+├── IngestFailed                      an ingest stopped before its end; what was written is told, and stays
 └── UsageError (also RuntimeError)
     ├── CalledFromLoop
     ├── ClientClosed
@@ -46,7 +50,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
+
+ProviderReason: TypeAlias = Literal["key", "limited", "unavailable", "timeout", "answer", "request", "failed"]
 
 
 class SVRError(Exception):
@@ -109,6 +115,10 @@ class FilterError(InputError):
 
 class InvalidName(InputError):
     code = "name"
+
+
+class SpaceMismatch(InputError):
+    code = "space"
 
 
 class NotFound(SVRError, LookupError):
@@ -247,12 +257,53 @@ class DeadlineExceeded(SearchError, TimeoutError):
     code = "deadline"
 
 
-class EmbeddingFailed(SVRError):
+class ProviderFailed(SVRError):
+    """A model did not answer as asked.
+
+    `reason` is one of `key` (refused credentials), `limited` (429, after all retries), `unavailable` (5xx, no
+    connection), `timeout`, `answer` (an answer that makes no sense), `request` (the provider refused the input) and
+    `failed` (anything else). `status` is the HTTP status, where there was one; `attempts` counts the calls made.
+    """
+
+    code = "provider"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        reason: ProviderReason = "failed",
+        provider: str = "",
+        status: int | None = None,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.reason: ProviderReason = reason
+        self.provider = provider
+        self.status = status
+        self.attempts = attempts
+
+
+class EmbeddingFailed(ProviderFailed):
     code = "embedding"
 
 
 class EmbeddingLimited(EmbeddingFailed):
     code = "embedding_limited"
+
+
+class RerankFailed(ProviderFailed):
+    code = "rerank"
+
+
+class IngestFailed(SVRError):
+    """The run stopped; `written` documents are stored, and the next run goes on behind them."""
+
+    code = "ingest"
+
+    def __init__(self, message: str, *, written: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.written = written
 
 
 class UsageError(SVRError, RuntimeError):

@@ -30,6 +30,7 @@ from svr_retrievers.model import (
 )
 from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET, Calibration
 from svr_retrievers.routing.schemes import Scheme
+from svr_retrievers.spaces import VectorSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class CollectionConfig:
     """Set where the server embeds: its documents carry no vectors, and it is searched by text."""
     source: Source | None = None
     """Set where the documents are those of a collection that others made."""
+    space: VectorSpace | None = None
+    """Which embedding space the vectors are of; None where the embedder of its creation declared none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from svr_retrievers.model import (
     VectorLike,
 )
 from svr_retrievers.routing.schemes import Scheme
+from svr_retrievers.spaces import VectorSpace
 
 
 class Collection:
@@ -52,6 +53,10 @@ class Collection:
     @property
     def metric(self) -> Metric:
         return self._async.metric
+
+    @property
+    def space(self) -> VectorSpace | None:
+        return self._async.space
 
     @property
     def partition_by(self) -> Scheme | None:

@@ -35,6 +35,7 @@ from svr_retrievers.search.execute import Engine
 from svr_retrievers.search.request import Request
 from svr_retrievers.search.view import View
 from svr_retrievers.settings import Settings
+from svr_retrievers.spaces import VectorSpace
 
 MAP_RETRIES = 100
 """A call holds nothing while it waits, so it outlasts a burst of new partitions: about 12 seconds of pauses."""
@@ -73,6 +74,11 @@ class CollectionState:
     @property
     def metric(self) -> Metric:
         return self._ref.config.metric
+
+    @property
+    def space(self) -> VectorSpace | None:
+        """The embedding space of its vectors; None where the embedder it was made with declared none."""
+        return self._ref.config.space
 
     @property
     def partition_by(self) -> Scheme | None:

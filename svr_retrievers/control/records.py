@@ -25,6 +25,7 @@ from svr_retrievers.model import (
 )
 from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET, Calibration, Depth
 from svr_retrievers.routing.schemes import Scheme
+from svr_retrievers.spaces import VectorSpace
 
 _RULE = 2
 """Which probing rule a calibration is for."""
@@ -98,6 +99,8 @@ def config_json(config: CollectionConfig) -> dict[str, JsonValue]:
     }
     if config.embedding is not None:
         body["embedding"] = config.embedding.to_json()
+    if config.space is not None:
+        body["space"] = config.space.to_json()
     if config.source is not None:
         body["source"] = config.source.to_json()
     return body
@@ -108,6 +111,7 @@ def config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
     fields = cast("list[list[str]]", body["fields"])
     embedding = cast("Mapping[str, JsonValue] | None", body.get("embedding"))
     source = cast("Mapping[str, JsonValue] | None", body.get("source"))
+    space = cast("Mapping[str, JsonValue] | None", body.get("space"))
     return CollectionConfig(
         name=name,
         dimensions=cast("int", body["dimensions"]),
@@ -119,6 +123,7 @@ def config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
         recall_target=cast("float", body.get("recall_target", DEFAULT_RECALL_TARGET)),
         embedding=AtlasEmbedding.of_json(embedding) if embedding is not None else None,
         source=Source.of_json(source) if source is not None else None,
+        space=VectorSpace.of_json(space) if space is not None else None,
     )
 
 

@@ -1,0 +1,89 @@
+"""Vector spaces: which model made a vector, told by everything that decides whether two vectors can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Protocol, Self, runtime_checkable
+
+from svr_retrievers.errors import InputError, SpaceMismatch
+from svr_retrievers.values import JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSpace:
+    """What a vector means. Vectors of equal spaces can be compared, others never.
+
+    `model` is what documents are embedded with, or the name of the family where models share a space, so that a
+    query may be embedded by a smaller one. `inputs` says how documents are told from queries (an input type, a
+    prefix), `dtype` what the numbers were before they became float32: "float32", "int8" or "binary".
+    """
+
+    provider: str
+    model: str
+    dimensions: int
+    version: str = ""
+    normalized: bool = False
+    inputs: str = ""
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("provider", "model"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise InputError(
+                    f"A vector space needs a {name}.",
+                    hint='e.g. VectorSpace("openai", "text-embedding-3-small", 1536)',
+                )
+        if not isinstance(self.dimensions, int) or isinstance(self.dimensions, bool) or self.dimensions < 1:
+            raise InputError(
+                f"dimensions of a vector space must be a whole number from 1 on, not {self.dimensions!r}."
+            )
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits of the SHA-256 over all fields: equal exactly where vectors can be compared."""
+        body = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def of_json(cls, body: Mapping[str, JsonValue]) -> Self:
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in body.items() if name in known})  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        more = [f"{self.dimensions} dimensions"]
+        more += [self.version] if self.version else []
+        more += [self.dtype] if self.dtype != "float32" else []
+        more += [self.inputs] if self.inputs else []
+        return f"{self.provider}/{self.model} ({', '.join(more)})"
+
+
+@runtime_checkable
+class HasSpace(Protocol):
+    """An embedder that says which space its vectors are of."""
+
+    @property
+    def space(self) -> VectorSpace: ...
+
+
+def space_of(embedder: object) -> VectorSpace | None:
+    """The space that an embedder declares; None where it declares none."""
+    found = getattr(embedder, "space", None)
+    return found if isinstance(found, VectorSpace) else None
+
+
+def check_same(name: str, wanted: VectorSpace | None, given: VectorSpace | None) -> None:
+    """Raises SpaceMismatch, naming both, where a collection's vectors cannot be compared with an embedder's.
+
+    One that declares no space is taken at its user's word.
+    """
+    if wanted is not None and given is not None and wanted != given:
+        raise SpaceMismatch(
+            f"The collection {name!r} holds vectors of {wanted}, and these would be of {given}.",
+            hint="Vectors of two spaces cannot be compared: use the embedder it was made with, or another collection.",
+        )
