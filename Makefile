@@ -48,7 +48,7 @@ format: $(READY) ## let ruff mend what it can
 constraints: $(READY) ## pin anew what the checks run with, for every Python and platform
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
-	  --no-header --all-extras --group test --group lint $(NAMES:%=--no-emit-package %) \
+	  --no-header --extra all --extra demo --group test --group lint $(NAMES:%=--no-emit-package %) \
 	  pyproject.toml $(PARTS) --output-file constraints.txt
 
 check-install: ## install as a user does, without pins, and import
