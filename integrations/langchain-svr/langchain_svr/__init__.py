@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from langchain_svr.retrievers import SVRRetriever
+from langchain_svr.self_query import SVRTranslator
 from langchain_svr.vectorstores import SVRVectorStore
 
-__all__ = ["SVRRetriever", "SVRVectorStore"]
+__all__ = ["SVRRetriever", "SVRTranslator", "SVRVectorStore"]
 __version__ = "0.1.0"

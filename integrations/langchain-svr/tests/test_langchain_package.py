@@ -37,7 +37,7 @@ def test_types_are_shipped() -> None:
 
 
 def test_all_is_the_public_api() -> None:
-    assert set(langchain_svr.__all__) == {"SVRRetriever", "SVRVectorStore"}
+    assert set(langchain_svr.__all__) == {"SVRRetriever", "SVRTranslator", "SVRVectorStore"}
 
 
 def test_the_licence_is_the_projects() -> None:
