@@ -1,0 +1,47 @@
+"""API keys: where one comes from, and how it is kept out of every text."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+
+from pydantic import SecretStr
+
+from svr_retrievers.errors import ConfigError
+
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[^\s,;'\"]+")
+_SHORTEST = 4
+"""Replacing anything shorter would blot out ordinary words, and no provider's key is as short."""
+
+
+def find_key(provider: str, given: str | SecretStr | None, variables: Sequence[str]) -> SecretStr:
+    """The key given, or that of the first variable that is set.
+
+    Raises:
+        ConfigError: when there is none; it names the variables.
+    """
+    if given is not None:
+        key = given if isinstance(given, SecretStr) else SecretStr(given)
+    else:
+        key = SecretStr(next((os.environ[name] for name in variables if os.environ.get(name)), ""))
+    if not key.get_secret_value().strip():
+        raise ConfigError(
+            f"There is no API key for {provider}.",
+            hint=f"Set the environment variable {' or '.join(variables)}, or pass api_key=...",
+        )
+    return key
+
+
+def fingerprint(key: SecretStr) -> str:
+    """Tells keys apart without telling them: the start of a hash."""
+    return hashlib.sha256(key.get_secret_value().encode()).hexdigest()[:12]
+
+
+def scrubbed(text: str, key: SecretStr | None) -> str:
+    """The text without the key, and without anything that stands behind `Bearer`."""
+    secret = key.get_secret_value() if key is not None else ""
+    if len(secret) >= _SHORTEST:
+        text = text.replace(secret, "***")
+    return _BEARER.sub(r"\1 ***", text)
