@@ -105,15 +105,18 @@ class Timings:
     route_ms: float = 0.0
     search_ms: float = 0.0
     total_ms: float = 0.0
+    rerank_ms: float = 0.0
 
 
 class SearchResult(Sequence[Hit]):
     """The hits, best first, and how they were found.
 
     Holds `limit` hits, or `incomplete` says why not. Equal distances are ordered by namespace and id.
+    `reranked` is True only where a reranker's scores decided the order; where one was asked for and did not,
+    `notes` says why, and the order is the one that it would have seen.
     """
 
-    __slots__ = ("hits", "incomplete", "limit", "route", "timings")
+    __slots__ = ("hits", "incomplete", "limit", "notes", "reranked", "route", "timings")
 
     def __init__(
         self,
@@ -123,12 +126,16 @@ class SearchResult(Sequence[Hit]):
         route: Route,
         incomplete: Incomplete | None = None,
         timings: Timings | None = None,
+        reranked: bool = False,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.hits = tuple(hits)
         self.limit = limit
         self.route = route
         self.incomplete = incomplete
         self.timings = timings or Timings()
+        self.reranked = reranked
+        self.notes = notes
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
@@ -146,24 +153,37 @@ class SearchResult(Sequence[Hit]):
 
     def with_timings(self, timings: Timings) -> SearchResult:
         return SearchResult(
-            self.hits, limit=self.limit, route=self.route, incomplete=self.incomplete, timings=timings
+            self.hits,
+            limit=self.limit,
+            route=self.route,
+            incomplete=self.incomplete,
+            timings=timings,
+            reranked=self.reranked,
+            notes=self.notes,
         )
 
     def __repr__(self) -> str:
-        reason = f", incomplete: {self.incomplete.message}" if self.incomplete else ""
+        said = [", reranked"] if self.reranked else []
+        said += [f", incomplete: {self.incomplete.message}"] if self.incomplete else []
+        said += [f", note: {note}" for note in self.notes]
         where = f"{self.route.step}, {self.route.reach}"
-        return (
-            f"SearchResult({len(self)} of {self.limit} hits, {where}, {self.timings.total_ms:.1f} ms{reason})"
-        )
+        told = f"{where}, {self.timings.total_ms:.1f} ms{''.join(said)}"
+        return f"SearchResult({len(self)} of {self.limit} hits, {told})"
 
     def _repr_html_(self) -> str:
         def cell(value: str) -> str:
             return f"<td>{html.escape(value if len(value) <= 120 else value[:117] + '...')}</td>"
 
+        def second(score: float | None) -> str:
+            shown = "" if score is None else f"{score:.4f}"
+            return f"<td>{shown}</td>" if self.reranked else ""
+
         rows = "".join(
-            f"<tr>{cell(h.id)}<td>{h.score:.4f}</td>{cell(h.partition)}{cell(h.text)}</tr>" for h in self.hits
+            f"<tr>{cell(h.id)}<td>{h.score:.4f}</td>{second(h.rerank_score)}{cell(h.partition)}{cell(h.text)}</tr>"
+            for h in self.hits
         )
-        head = "<tr><th>id</th><th>score</th><th>partition</th><th>text</th></tr>"
+        more = "<th>rerank score</th>" if self.reranked else ""
+        head = f"<tr><th>id</th><th>score</th>{more}<th>partition</th><th>text</th></tr>"
         return f"<table>{head}{rows}</table><p>{html.escape(repr(self))}</p>"
 
 

@@ -120,6 +120,7 @@ class Hit:
     `relevance` lies in [0, 1]. `partition` is the display path of the partition it came from.
     `vector` is set only when the search asked for vectors. `legs` is set by hybrid searches, whose `score` is the
     fused one; there `distance` is NaN for a hit that the server found by its words and embeds itself.
+    `rerank_score` is what a reranker gave it, in the reranker's own measure; None where none did.
     """
 
     id: str
@@ -133,7 +134,11 @@ class Hit:
     version: int = 1
     vector: Vector | None = field(default=None, compare=False, repr=False)
     legs: Legs | None = None
+    rerank_score: float | None = None
 
     def __repr__(self) -> str:
         text = self.text if len(self.text) <= 60 else self.text[:57] + "..."
-        return f"Hit({self.id!r}, score={self.score:.4f}, partition={self.partition!r}, text={text!r})"
+        second = "" if self.rerank_score is None else f", rerank_score={self.rerank_score:.4f}"
+        return (
+            f"Hit({self.id!r}, score={self.score:.4f}{second}, partition={self.partition!r}, text={text!r})"
+        )

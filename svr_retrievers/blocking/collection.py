@@ -26,6 +26,7 @@ from svr_retrievers.model import (
     SearchResult,
     VectorLike,
 )
+from svr_retrievers.reranking.protocol import AsyncReranker, Reranker
 from svr_retrievers.routing.schemes import Scheme
 from svr_retrievers.spaces import VectorSpace
 
@@ -106,6 +107,10 @@ class Collection:
         timeout_seconds: float | None = None,
         on_failure: OnFailure = "fail",
         with_vectors: bool = False,
+        reranker: Reranker | AsyncReranker | None = None,
+        fetch_k: int | None = None,
+        rerank_query: str | None = None,
+        rerank_timeout_seconds: float | None = None,
     ) -> SearchResult:
         ask = partial(
             self._async.search,
@@ -120,6 +125,10 @@ class Collection:
             timeout_seconds=timeout_seconds,
             on_failure=on_failure,
             with_vectors=with_vectors,
+            reranker=reranker,
+            fetch_k=fetch_k,
+            rerank_query=rerank_query,
+            rerank_timeout_seconds=rerank_timeout_seconds,
         )
         return self._bridge.run_here(partial(ask, vector=vector, text=text), lambda made: ask(vector=made))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from svr_retrievers.collection.state import CollectionState
 from svr_retrievers.concurrency import NeedsLoop, on_loop
@@ -19,9 +20,11 @@ from svr_retrievers.model import (
     Vector,
     VectorLike,
 )
+from svr_retrievers.reranking.protocol import AsyncReranker, Reranker
 from svr_retrievers.routing.plan import Planned, Wish
 from svr_retrievers.search.execute import query_for, run
 from svr_retrievers.search.request import Request
+from svr_retrievers.search.rerank import Reranking, rerank, reranking
 from svr_retrievers.search.view import View
 
 
@@ -44,6 +47,10 @@ class CollectionReads(CollectionState):
         timeout_seconds: float | None = None,
         on_failure: OnFailure = "fail",
         with_vectors: bool = False,
+        reranker: Reranker | AsyncReranker | None = None,
+        fetch_k: int | None = None,
+        rerank_query: str | None = None,
+        rerank_timeout_seconds: float | None = None,
     ) -> SearchResult:
         """The `limit` closest documents that match, best first, or fewer with the reason in `incomplete`.
 
@@ -54,27 +61,50 @@ class CollectionReads(CollectionState):
         within each HNSW index; without it the recall target does. `timeout_seconds` bounds the whole search;
         with `on_failure="partial"` what answered in time is returned, and `incomplete` names the rest.
 
+        A `reranker` reads the text, or `rerank_query` in its stead, beside the `fetch_k` closest documents
+        (default: 4 times `limit`, at least 50), and the best by its scores are answered. It has
+        `rerank_timeout_seconds` (default 10) within `timeout_seconds`; where it fails or is late, the closest are
+        answered as ever, and `notes` says why.
+
         Raises:
             PartitionNotFound: an unknown path in `partitions`.
             PartitionFailed, DeadlineExceeded: under `on_failure="fail"`.
         """
-        return await self._search(
-            Request(
-                vector,
-                text,
-                limit,
-                filter,
-                namespace,
-                partitions,
-                exact,
-                nprobe,
-                recall_target,
-                ef_search,
-                timeout_seconds,
-                on_failure,
-                with_vectors,
-            )
+        request = Request(
+            vector,
+            text,
+            limit,
+            filter,
+            namespace,
+            partitions,
+            exact,
+            nprobe,
+            recall_target,
+            ef_search,
+            timeout_seconds,
+            on_failure,
+            with_vectors,
         )
+        if reranker is None and fetch_k is None and rerank_query is None and rerank_timeout_seconds is None:
+            return await self._search(request)
+        request.check()
+        query = text if rerank_query is None else rerank_query
+        asked = reranking(reranker, query, limit, fetch_k, rerank_timeout_seconds)
+        return await self._reranked(
+            self._search(replace(request, limit=asked.candidates)), asked, timeout_seconds
+        )
+
+    async def _reranked(
+        self, search: Coroutine[object, object, SearchResult], asked: Reranking, timeout_seconds: float | None
+    ) -> SearchResult:
+        """The search's answer, reranked in what is left of its time. Embedding the query is not counted."""
+        if not on_loop():
+            search.close()
+            raise NeedsLoop
+        started = time.perf_counter()
+        found = await search
+        spent = time.perf_counter() - started - found.timings.embed_ms / 1e3
+        return await rerank(found, asked, (timeout_seconds or self._settings.timeout_seconds) - spent)
 
     async def _search(self, request: Request) -> SearchResult:
         if not (self._backend.capabilities.reads_without_loop or on_loop()):

@@ -258,11 +258,13 @@ def shortfall(request: Request, answers: Answers, found: int, view: View) -> Inc
     if found >= request.limit:
         return None
     if not answers.exact:
-        return Incomplete(
-            "approximate", f"the index found {found} of {request.limit}; exact=True looks at every row"
-        )
+        return approximate(found, request.limit)
     where = " in the partitions asked for" if request.partitions is not None else ""
     return Incomplete("few_matches", _few(found, filtered=bool(request.filter)) + where)
+
+
+def approximate(found: int, limit: int) -> Incomplete:
+    return Incomplete("approximate", f"the index found {found} of {limit}; exact=True looks at every row")
 
 
 def _waiting(rows: int) -> str:

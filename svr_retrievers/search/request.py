@@ -34,7 +34,7 @@ class Request:
 
     def check(self) -> Request:
         """Itself, when every argument can be used. Raises InputError naming the one that cannot."""
-        _whole("limit", self.limit, 1, MAX_LIMIT)
+        check_whole("limit", self.limit, 1, MAX_LIMIT)
         check_key(self.namespace, "namespace")
         if (self.vector is None) == (self.text is None):
             raise InputError(
@@ -45,9 +45,9 @@ class Request:
         if self.text is not None:
             check_text(self.text, "text")
         if self.nprobe is not None:
-            _whole("nprobe", self.nprobe, 1, 1_000_000)
+            check_whole("nprobe", self.nprobe, 1, 1_000_000)
         if self.ef_search is not None:
-            _whole("ef_search", self.ef_search, 1, 1000)
+            check_whole("ef_search", self.ef_search, 1, 1000)
         if self.recall_target is not None:
             check_fraction("recall_target", self.recall_target)
         self._check_rest()
@@ -80,15 +80,8 @@ class Request:
         for argument, flag in (("exact", self.exact), ("with_vectors", self.with_vectors)):
             if not isinstance(flag, bool):
                 raise InputError(f"{argument} must be True or False, not {type(flag).__name__}.")
-        seconds = self.timeout_seconds
-        if seconds is not None and (
-            isinstance(seconds, bool)
-            or not isinstance(seconds, int | float)
-            or not 0 < seconds <= MAX_SECONDS
-        ):
-            raise InputError(
-                f"timeout_seconds must be a number above 0 and up to {MAX_SECONDS:,}, not {str(seconds)[:30]}."
-            )
+        if self.timeout_seconds is not None:
+            check_seconds("timeout_seconds", self.timeout_seconds)
         if self.on_failure not in ("fail", "partial"):
             raise InputError(f"on_failure must be 'fail' or 'partial', not {self.on_failure!r}.")
         if self.partitions is None:
@@ -103,11 +96,20 @@ class Request:
             check_text(path, "partitions")
 
 
-def _whole(argument: str, value: object, low: int, high: int) -> None:
+def check_whole(argument: str, value: object, low: int, high: int) -> None:
+    """Raises InputError for anything but a whole number from `low` to `high`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise InputError(f"{argument} must be a whole number, not {type(value).__name__}.")
     if not low <= value <= high:
         raise InputError(f"{argument} must lie between {low} and {high:,}, not {value}.")
+
+
+def check_seconds(argument: str, value: object) -> None:
+    """Raises InputError for anything but a number of seconds above 0 and up to a day."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
+        raise InputError(
+            f"{argument} must be a number above 0 and up to {MAX_SECONDS:,}, not {str(value)[:30]}."
+        )
 
 
 def check_fraction(argument: str, value: object) -> float:

@@ -1,0 +1,252 @@
+"""Asking a reranker: what it may be, what its answer must be, how long it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from svr_retrievers import errors
+from svr_retrievers.reranking.protocol import BLOCKING_CALLS, check_reranker, name_of, scores
+
+pytestmark = pytest.mark.rerank
+
+
+class Lengths:
+    """Longer texts are better."""
+
+    name = "lengths"
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        self.threads.append(threading.current_thread().name)
+        return [float(len(text)) for text in texts]
+
+
+class Awaited:
+    async def arerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        await asyncio.sleep(0)
+        return [-float(len(text)) for text in texts]
+
+
+class Both(Lengths, Awaited):
+    pass
+
+
+class Answers:
+    """Answers what it is told to."""
+
+    name = "odd"
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def rerank(self, query: str, texts: Sequence[str]) -> object:
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+async def test_a_blocking_reranker_runs_beside_the_event_loop() -> None:
+    reranker = Lengths()
+
+    assert await scores(reranker, "q", ["a", "bbb"]) == [1.0, 3.0]
+    assert reranker.threads[0].startswith("svr-rerank")
+
+
+async def test_an_awaitable_one_is_awaited_and_preferred() -> None:
+    both = Both()
+
+    assert await scores(Awaited(), "q", ["a", "bbb"]) == [-1.0, -3.0]
+    assert await scores(both, "q", ["a", "bbb"]) == [-1.0, -3.0]
+    assert both.threads == []
+
+
+async def test_without_texts_nothing_is_asked() -> None:
+    reranker = Lengths()
+
+    assert await scores(reranker, "q", []) == []
+    assert reranker.threads == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[1, 2], (1.0, 2.0), np.array([1, 2], np.float32), [np.float64(1), np.int8(2)], [True, 2]],
+    ids=["list", "tuple", "array", "numpy numbers", "a boolean"],
+)
+async def test_scores_may_be_any_sequence_of_numbers(answer: object) -> None:
+    assert await scores(Answers(answer), "q", ["a", "b"]) == [1.0, 2.0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ([1.0], "1 scores for 2 texts"),
+        ([1.0, 2.0, 3.0], "3 scores for 2 texts"),
+        ([], "0 scores for 2 texts"),
+        ([1.0, float("nan")], "not finite"),
+        ([1.0, float("inf")], "not finite"),
+        ([1.0, None], "not finite"),
+        (None, "0 dimensions"),
+        ([[1.0], [2.0]], "2 dimensions"),
+        (["a", "b"], "other than numbers"),
+        ([[1.0], [2.0, 3.0]], "other than numbers"),
+        ({0: 1.0, 1: 2.0}, "other than numbers"),
+        ((x for x in (1.0, 2.0)), "other than numbers"),
+    ],
+    ids=str,
+)
+async def test_anything_else_is_refused(answer: object, told: str) -> None:
+    with pytest.raises(errors.RerankFailed, match=told) as caught:
+        await scores(Answers(answer), "q", ["a", "b"])  # type: ignore[arg-type]
+
+    assert caught.value.reason == "answer"
+    assert caught.value.provider == "odd"
+
+
+@pytest.mark.parametrize("error", [ValueError("sk-secret"), StopIteration(1), TimeoutError(), KeyError("x")])
+async def test_the_error_of_a_reranker_is_named_but_not_repeated(error: Exception) -> None:
+    """Its message may hold what no log should."""
+    with pytest.raises(errors.RerankFailed) as caught:
+        await scores(Answers(error), "q", ["a"])  # type: ignore[arg-type]
+
+    assert "sk-secret" not in str(caught.value)
+    assert caught.value.reason == "failed"
+    assert caught.value.__cause__ is not None
+
+
+async def test_errors_of_the_package_pass_as_they_are() -> None:
+    error = errors.RerankFailed("No more today.", reason="limited", provider="voyage")
+
+    with pytest.raises(errors.RerankFailed) as caught:
+        await scores(Answers(error), "q", ["a"])  # type: ignore[arg-type]
+
+    assert caught.value is error
+
+
+class Stuck:
+    """Answers when it is let go."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.asked = threading.Semaphore(0)
+        self.ended: list[str] = []
+
+    def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        self.asked.release()
+        assert self.free.wait(30)
+        self.ended.append(query)
+        return [0.0 for _ in texts]
+
+
+class Never:
+    """Waits, and remembers how that ended."""
+
+    name = "never"
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.ended = ""
+
+    async def arerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        self.asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.ended = "cancelled"
+            raise
+        raise AssertionError
+
+
+async def test_a_late_blocking_reranker_is_left_to_its_thread() -> None:
+    reranker = Stuck()
+    try:
+        with pytest.raises(errors.RerankFailed, match=r"did not answer within 0\.01 s") as caught:
+            await scores(reranker, "q", ["a"], timeout_seconds=0.01)
+    finally:
+        reranker.free.set()
+
+    assert caught.value.reason == "timeout"
+
+
+async def test_a_late_awaitable_one_is_cancelled() -> None:
+    reranker = Never()
+    with pytest.raises(errors.RerankFailed, match=r"never did not answer within 0\.01 s"):
+        await scores(reranker, "q", ["a"], timeout_seconds=0.01)
+
+    assert reranker.ended == "cancelled"
+
+
+async def test_cancelling_the_caller_cancels_the_reranker() -> None:
+    reranker = Never()
+    task = asyncio.create_task(scores(reranker, "q", ["a"]))
+    await reranker.asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert reranker.ended == "cancelled"
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_many_late_rerankers_stay_few_threads_and_those_that_waited_never_run() -> None:
+    reranker = Stuck()
+    many = [asyncio.create_task(scores(reranker, str(n), ["a"])) for n in range(3 * BLOCKING_CALLS)]
+    for _ in range(BLOCKING_CALLS):
+        await asyncio.to_thread(reranker.asked.acquire)
+    for task in many:
+        task.cancel()
+    await asyncio.gather(*many, return_exceptions=True)
+    running = [t for t in threading.enumerate() if t.name.startswith("svr-rerank")]
+    reranker.free.set()
+
+    assert await scores(Lengths(), "q", ["four"]) == [4.0]
+    assert len(running) <= BLOCKING_CALLS
+    assert len(reranker.ended) <= BLOCKING_CALLS
+
+
+@pytest.mark.parametrize("what", [Lengths, "voyage", 7, object(), [Lengths()]], ids=str)
+def test_something_else_is_no_reranker(what: object) -> None:
+    with pytest.raises(errors.InputError, match=r"rerank\(query, texts\)"):
+        check_reranker(what)
+
+
+def test_a_coroutine_function_must_be_named_so() -> None:
+    class Misnamed:
+        async def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+            return [0.0 for _ in texts]
+
+    with pytest.raises(errors.InputError, match="arerank"):
+        check_reranker(Misnamed())
+
+
+def test_a_reranker_is_called_by_its_name_or_its_class() -> None:
+    class Nameless:
+        def __repr__(self) -> str:
+            return "sk-secret"
+
+    assert name_of(Lengths()) == "lengths"
+    assert name_of(Nameless()) == "Nameless"
+    assert name_of(Answers(None)) == "odd"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from 3.12 on, forking beside threads warns
+async def test_a_forked_child_has_threads_of_its_own() -> None:
+    await scores(Lengths(), "q", ["a"])
+    child = os.fork()
+    if child == 0:
+        asyncio.set_event_loop(None)
+        asyncio._set_running_loop(None)
+        made = asyncio.run(scores(Lengths(), "q", ["abc"]))
+        os._exit(0 if made == [3.0] else 1)
+
+    status = await asyncio.to_thread(os.waitpid, child, 0)
+
+    assert os.waitstatus_to_exitcode(status[1]) == 0
