@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import struct
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -110,13 +111,21 @@ def document_of(found: svr.Hit | svr.Document, *, with_details: bool = False) ->
     """The stored document with its own metadata, to which details of a hit are added only on request."""
     metadata = {name: _own(value) for name, value in found.metadata.items()}
     if with_details and isinstance(found, svr.Hit):
-        metadata |= {
-            "svr_score": found.score,
-            "svr_relevance": found.relevance,
-            "svr_distance": found.distance,
-            "svr_partition": found.partition,
-        }
+        metadata |= _details(found)
     return Document(id=found.id, page_content=found.text, metadata=metadata)
+
+
+def _details(hit: svr.Hit) -> dict[str, Any]:
+    """Numbers that JSON can hold: there is no distance where the server found a document by its words alone."""
+    details: dict[str, Any] = {
+        "svr_score": hit.score,
+        "svr_relevance": hit.relevance,
+        "svr_distance": None if math.isnan(hit.distance) else hit.distance,
+        "svr_partition": hit.partition,
+    }
+    if hit.legs is not None:
+        details |= {"svr_vector_rank": hit.legs.vector, "svr_keyword_rank": hit.legs.keyword}
+    return details if hit.rerank_score is None else details | {"svr_rerank_score": hit.rerank_score}
 
 
 def _own(value: Any) -> Any:

@@ -14,7 +14,11 @@ from svr_retrievers.errors import InputError
 ROUTING_OPTIONS = frozenset({
     "partitions", "exact", "nprobe", "recall_target", "ef_search", "timeout_seconds", "on_failure",
 })  # fmt: skip
-SEARCH_OPTIONS = ROUTING_OPTIONS | {"filter", "namespace", "with_details"}
+COMMON_OPTIONS = frozenset({"filter", "namespace", "with_details"})
+SEARCH_OPTIONS = ROUTING_OPTIONS | COMMON_OPTIONS
+RERANK_OPTIONS = frozenset({"reranker", "fetch_k", "rerank_timeout_seconds"})
+KEYWORD_OPTIONS = frozenset({"partitions", "timeout_seconds"})
+HYBRID_OPTIONS = KEYWORD_OPTIONS | {"weights", "fusion"}
 ADD_OPTIONS = frozenset({"ids", "metadatas", "batch_size", "namespace"})
 
 # `Runnable.invoke(..., verbose=True)` and older chains hand these down to every store.
@@ -22,7 +26,8 @@ _FROM_LANGCHAIN = frozenset({"verbose", "callbacks", "run_id"})
 _BELONGS_TO = {
     "score_threshold": "it belongs to similarity_search_with_relevance_scores "
     "and to search_type='similarity_score_threshold'",
-    "fetch_k": "it belongs to max_marginal_relevance_search",
+    "fetch_k": "it belongs to max_marginal_relevance_search, and to a `reranker`",
+    "rerank_timeout_seconds": "it belongs to a `reranker`",
     "lambda_mult": "it belongs to max_marginal_relevance_search",
     "pre_filter": "the filter is passed as `filter`",
     "where": "the filter is passed as `filter`",
@@ -40,13 +45,27 @@ class Ask:
     with_details: bool
 
     @classmethod
-    def checked(cls, method: str, k: int, given: Mapping[str, Any], *, namespace: str) -> Ask:
+    def checked(
+        cls,
+        method: str,
+        k: int,
+        given: Mapping[str, Any],
+        *,
+        namespace: str,
+        known: frozenset[str] = SEARCH_OPTIONS,
+    ) -> Ask:
         """None means that an option was not given, as everywhere in LangChain."""
-        refuse_unknown(method, given, SEARCH_OPTIONS | {"k"})
-        options = {name: given[name] for name in SEARCH_OPTIONS & given.keys() if given[name] is not None}
+        usable = of_use(known, given)
+        refuse_unknown(method, given, usable | {"k"})
+        options = {name: given[name] for name in usable & given.keys() if given[name] is not None}
         with_details = bool(options.pop("with_details", False))
         options.setdefault("namespace", namespace)
         return cls(positive("k", k), options, with_details)
+
+
+def of_use(known: frozenset[str], given: Mapping[str, Any]) -> frozenset[str]:
+    """The options that do something: those of a reranker only where there is one."""
+    return known if given.get("reranker") is not None else known - (RERANK_OPTIONS - {"reranker"})
 
 
 def positive(name: str, value: int) -> int:

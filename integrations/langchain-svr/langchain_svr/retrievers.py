@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.tools import StructuredTool
+from langchain_core.vectorstores import VectorStoreRetriever
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from langchain_svr.options import ROUTING_OPTIONS, refuse_unknown
+from langchain_svr.options import (
+    HYBRID_OPTIONS,
+    KEYWORD_OPTIONS,
+    RERANK_OPTIONS,
+    ROUTING_OPTIONS,
+    of_use,
+    refuse_unknown,
+)
 from langchain_svr.tools import retriever_tool
 from langchain_svr.vectorstores import SVRVectorStore
 
-SearchType = Literal["similarity", "mmr", "similarity_score_threshold"]
+SearchType = Literal["similarity", "mmr", "similarity_score_threshold", "hybrid", "keyword"]
 _BY_TYPE = {
-    "similarity": frozenset[str](),
-    "mmr": frozenset({"fetch_k", "lambda_mult"}),
-    "similarity_score_threshold": frozenset({"score_threshold"}),
+    "similarity": ROUTING_OPTIONS | RERANK_OPTIONS,
+    "mmr": ROUTING_OPTIONS | {"fetch_k", "lambda_mult"},
+    "similarity_score_threshold": ROUTING_OPTIONS | RERANK_OPTIONS | {"score_threshold"},
+    "hybrid": HYBRID_OPTIONS | RERANK_OPTIONS,
+    "keyword": KEYWORD_OPTIONS | RERANK_OPTIONS,
 }
+_OF_SOME_TYPE = frozenset[str]().union(*_BY_TYPE.values())
+
+
+class StoreRetriever(VectorStoreRetriever):
+    """What `store.as_retriever()` makes: LangChain's own, with `search_type` "hybrid" and "keyword" as well."""
+
+    allowed_search_types: ClassVar[Collection[str]] = tuple(_BY_TYPE)
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        if self.search_type not in {"hybrid", "keyword"}:
+            return super()._get_relevant_documents(query, run_manager=run_manager, **kwargs)
+        return self.vectorstore.search(query, self.search_type, **(self.search_kwargs | kwargs))
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        if self.search_type not in {"hybrid", "keyword"}:
+            return await super()._aget_relevant_documents(query, run_manager=run_manager, **kwargs)
+        return await self.vectorstore.asearch(query, self.search_type, **(self.search_kwargs | kwargs))
 
 
 class SVRRetriever(BaseRetriever):
@@ -28,18 +59,28 @@ class SVRRetriever(BaseRetriever):
 
     Two are not: `search_type`, and `namespace`, which is a boundary. A `filter` given to `invoke`
     narrows the retriever's own: both must hold, so that a caller cannot reach beyond it.
+
+    A field that the `search_type` has no use for is refused, here and in `invoke`.
     """
 
     vectorstore: SVRVectorStore
     k: int = Field(default=4, ge=1)
     filter: dict[str, Any] | None = None
     search_type: SearchType = "similarity"
+    """`hybrid` ranks by meaning and by words, `keyword` by words alone."""
     score_threshold: float | None = Field(default=None, ge=0.0, le=1.0)
     """The least relevance, for `similarity_score_threshold`."""
-    fetch_k: int = Field(default=20, ge=1)
-    """How many of the closest documents `mmr` chooses from."""
+    fetch_k: int | None = Field(default=None, ge=1)
+    """How many of the best documents `mmr` (20) or a reranker (4 times `k`, at least 50) chooses from."""
     lambda_mult: float = Field(default=0.5, ge=0.0, le=1.0)
     """For `mmr`: 1 weighs closeness only, 0 difference only."""
+    weights: tuple[float, float] | None = None
+    """For `hybrid`: how much meaning and words count, (1.0, 1.0) if left out."""
+    fusion: str | None = None
+    """For `hybrid`: how the two rankings become one; reciprocal ranks if left out."""
+    reranker: Any = Field(default=None, repr=False, exclude=True)
+    """An object with `rerank(query, texts)` or `arerank(query, texts)`: its scores decide the order."""
+    rerank_timeout_seconds: float | None = None
     namespace: str | None = None
     partitions: list[str] | None = None
     exact: bool = False
@@ -49,16 +90,21 @@ class SVRRetriever(BaseRetriever):
     timeout_seconds: float | None = None
     on_failure: Literal["fail", "partial"] = "fail"
     with_details: bool = False
-    """Add score, relevance, distance and partition to the metadata, under `svr_...`."""
+    """Add score, relevance, distance, ranks and partition to the metadata, under `svr_...`."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     @model_validator(mode="after")
-    def _threshold_has_its_search_type(self) -> SVRRetriever:
+    def _every_field_is_of_use(self) -> SVRRetriever:
         if (self.score_threshold is not None) != (self.search_type == "similarity_score_threshold"):
             raise ValueError(
                 "score_threshold and search_type='similarity_score_threshold' need each other: set both."
             )
+        for name in sorted(_OF_SOME_TYPE - self._known({})):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                without = name in _BY_TYPE[self.search_type]
+                why = "without a reranker" if without else f"in search_type={self.search_type!r}"
+                raise ValueError(f"{name} has no use {why}: leave it out.")
         return self
 
     def as_tool(
@@ -94,13 +140,7 @@ class SVRRetriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002 - LangChain passes it
         **kwargs: Any,
     ) -> list[Document]:
-        search = self._search(kwargs)
-        if self.search_type == "mmr":
-            return self.vectorstore.max_marginal_relevance_search(query, **search)
-        if self.search_type == "similarity_score_threshold":
-            scored = self.vectorstore.similarity_search_with_relevance_scores(query, **search)
-            return [document for document, _ in scored]
-        return self.vectorstore.similarity_search(query, **search)
+        return self.vectorstore.search(query, self.search_type, **self._search(kwargs))
 
     async def _aget_relevant_documents(
         self,
@@ -109,13 +149,7 @@ class SVRRetriever(BaseRetriever):
         run_manager: AsyncCallbackManagerForRetrieverRun,  # noqa: ARG002 - as above
         **kwargs: Any,
     ) -> list[Document]:
-        search = self._search(kwargs)
-        if self.search_type == "mmr":
-            return await self.vectorstore.amax_marginal_relevance_search(query, **search)
-        if self.search_type == "similarity_score_threshold":
-            scored = await self.vectorstore.asimilarity_search_with_relevance_scores(query, **search)
-            return [document for document, _ in scored]
-        return await self.vectorstore.asimilarity_search(query, **search)
+        return await self.vectorstore.asearch(query, self.search_type, **self._search(kwargs))
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
@@ -125,13 +159,23 @@ class SVRRetriever(BaseRetriever):
 
     def _search(self, given: dict[str, Any]) -> dict[str, Any]:
         """The keywords of the store's search: the fields, overridden by what this call gave."""
-        names = {"k", "filter", "with_details"} | ROUTING_OPTIONS | _BY_TYPE[self.search_type]
+        names = {"k", "filter", "with_details"} | self._known(given)
         refuse_unknown("invoke", given, names)
         search = {name: getattr(self, name) for name in names} | {
             name: value for name, value in given.items() if name in names and value is not None
         }
+        if search.get("fetch_k", 0) is None:
+            del search["fetch_k"]
         search["filter"] = _both(self.filter, given.get("filter"))
         return search | {"namespace": self.namespace}
+
+    def _known(self, given: Mapping[str, Any]) -> frozenset[str]:
+        """The options that this search type uses; those of a reranker only where there is one."""
+        known = _BY_TYPE[self.search_type]
+        if "reranker" not in known:
+            return known
+        reranker = self.reranker if given.get("reranker") is None else given["reranker"]
+        return of_use(known, {"reranker": reranker})
 
 
 def _both(own: Mapping[str, Any] | None, given: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

