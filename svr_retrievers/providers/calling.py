@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from pydantic import SecretStr
 
-from svr_retrievers.errors import InputError, MissingExtra, ProviderFailed, SVRError
+from svr_retrievers.errors import InputError, MissingExtra, ProviderFailed, ProviderReason, SVRError
 from svr_retrievers.providers.failures import Failure, read_failure
 from svr_retrievers.providers.home import waited
 from svr_retrievers.providers.keys import scrubbed
@@ -18,6 +17,14 @@ from svr_retrievers.providers.limits import Limits
 from svr_retrievers.providers.sdk import Sdk
 from svr_retrievers.providers.timing import REAL, Timing
 from svr_retrievers.providers.usage import Meter
+
+try:
+    from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+except ImportError as missing:
+    raise MissingExtra(
+        "Calling a provider needs the package `tenacity`, which is not installed.",
+        hint='Run: pip install "svr-retrievers[providers]"',
+    ) from missing
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -81,15 +88,13 @@ class Account(Generic[C]):
         self.retry = retry or RetryPolicy()
         self.limits = limits or Limits()
         self.meter = meter or Meter()
-        self._sdk = sdk
+        self.sdk = sdk
+        self.timing = timing
         self._key = key
         self._error = error
         self._key_hint = key_hint
-        self._timing = timing
 
-    async def call(
-        self, attempt: Callable[[C], Awaitable[T]], *, inputs: int = 1, tokens: int = 0
-    ) -> T:
+    async def call(self, attempt: Callable[[C], Awaitable[T]], *, inputs: int = 1, tokens: int = 0) -> T:
         """What `attempt(client)` returns: one HTTP request, made again where the policy says so.
 
         `inputs` and `tokens` (an estimate) are what the limits count for each request.
@@ -97,25 +102,12 @@ class Account(Generic[C]):
         Raises:
             ProviderFailed: or the account's own subclass of it, with `reason`, `status` and `attempts`.
         """
-        failed = 0
-        deadline: float | None = None
-        while True:
-            waited_seconds = await self.limits.take(inputs=inputs, tokens=tokens)
-            self.meter.request(repeated=failed > 0, waited_seconds=waited_seconds)
-            if deadline is None:
-                deadline = self._timing.clock() + self.retry.deadline_seconds
-            try:
-                return await self._sdk.use(attempt, self.retry.timeout_seconds)
-            except (SVRError, asyncio.CancelledError):
-                raise
-            except Exception as error:  # noqa: BLE001  # every SDK has its own tree, and lets others' through
-                failure = read_failure(error, wall=self._timing.wall())
-            failed += 1
-            wait = self._wait(failure, failed, deadline)
-            if wait is None:
-                self.meter.failure()
-                raise self._failed(failure, failed)
-            await self._timing.sleep(wait)
+        call = _Call(self, attempt, inputs, tokens)
+        outcome = await call.made()
+        if not isinstance(outcome, Failure):
+            return outcome
+        self.meter.failure()
+        raise self._failed(outcome, call.attempts)
 
     def blocking(self, attempt: Callable[[C], Awaitable[T]], *, inputs: int = 1, tokens: int = 0) -> T:
         """As `call`, from a thread: the request runs on the common loop, this thread waits for it."""
@@ -123,8 +115,125 @@ class Account(Generic[C]):
 
     async def aclose(self) -> None:
         """Closes the connections; a later call opens new ones."""
-        await self._sdk.aclose()
+        await self.sdk.aclose()
 
     def close(self) -> None:
         """As `aclose`, blocking."""
-        waited(self._sdk.aclose())
+        waited(self.sdk.aclose())
+
+    def _failed(self, failure: Failure, attempts: int) -> ProviderFailed:
+        """The error to raise. It carries no cause: the SDKs' exceptions hold requests, and those the key."""
+        said = scrubbed(failure.message, self._key)
+        status = f" (HTTP {failure.status})" if failure.status is not None else ""
+        after = f" after {attempts} attempts" if attempts > 1 else ""
+        hints = {**_HINTS, "key": self._key_hint}
+        return self._error(
+            f"{self.provider} {_WHAT[failure.reason]}{status}{after}: {said.rstrip('.')}.",
+            hint=hints[failure.reason],
+            reason=failure.reason,
+            provider=self.provider,
+            status=failure.status,
+            attempts=attempts,
+        )
+
+    def __repr__(self) -> str:
+        return f"Account({self.provider!r}, {self.limits!r}, {self.meter.usage})"
+
+
+_WHAT: Mapping[ProviderReason, str] = {
+    "key": "refused the API key",
+    "limited": "took no more requests",
+    "unavailable": "could not be reached or is out of order",
+    "timeout": "did not answer in time",
+    "answer": "answered with something that makes no sense",
+    "request": "refused the request",
+    "failed": "could not be asked",
+}
+_HINTS: Mapping[ProviderReason, str] = {
+    "limited": "Set limits=... to what your account may use, or RetryPolicy(attempts=..., deadline_seconds=...).",
+    "unavailable": "Try again later; check base_url and the network if it stays so.",
+    "timeout": "Try again later, with smaller batches, or with a larger RetryPolicy(timeout_seconds=...).",
+    "answer": "Check that base_url leads to this provider's API.",
+    "request": "Check the model's name, its options and the texts.",
+    "failed": "This is the SDK's own error; check its version and the options.",
+}
+
+
+class _Call(Generic[C, T]):
+    """One call with its repetitions, driven by tenacity."""
+
+    def __init__(
+        self, account: Account[C], attempt: Callable[[C], Awaitable[T]], inputs: int, tokens: int
+    ) -> None:
+        self.attempts = 0
+        self._account = account
+        self._attempt = attempt
+        self._inputs = inputs
+        self._tokens = tokens
+        self._deadline = 0.0
+
+    async def made(self) -> T | Failure:
+        timing = self._account.timing
+        retrying = AsyncRetrying(
+            retry=retry_if_result(_may_succeed_again),
+            stop=self._over,
+            wait=self._pause,
+            sleep=timing.sleep,
+            before_sleep=self._tell,
+            retry_error_callback=_last,
+        )
+        outcome: T | Failure = await retrying(self._once)
+        return outcome
+
+    async def _once(self) -> T | Failure:
+        account, clock = self._account, self._account.timing.clock
+        waited_seconds = await account.limits.take(inputs=self._inputs, tokens=self._tokens)
+        account.meter.request(repeated=self.attempts > 0, waited_seconds=waited_seconds)
+        if not self.attempts:
+            self._deadline = clock() + account.retry.deadline_seconds
+        self.attempts += 1
+        try:
+            return await account.sdk.use(self._attempt, account.retry.timeout_seconds)
+        except SVRError:
+            raise
+        except Exception as error:  # noqa: BLE001  # each SDK has its own tree, and lets others through
+            return read_failure(error, wall=account.timing.wall())
+
+    def _over(self, state: RetryCallState) -> bool:
+        ends = self._account.timing.clock() + state.upcoming_sleep
+        return self.attempts >= self._account.retry.attempts or ends > self._deadline
+
+    def _pause(self, state: RetryCallState) -> float:
+        failure = _failure(state)
+        policy, draw = self._account.retry, self._account.timing.draw
+        seconds = policy.wait_seconds(self.attempts, failure.retry_after, draw())
+        if failure.retry_after is not None:
+            self._account.limits.hold(seconds)
+        return seconds
+
+    def _tell(self, state: RetryCallState) -> None:
+        failure = _failure(state)
+        log.info(
+            "%s: %s%s; attempt %d of %d follows in %.2f s",
+            self._account.provider,
+            failure.reason,
+            f" (HTTP {failure.status})" if failure.status is not None else "",
+            self.attempts + 1,
+            self._account.retry.attempts,
+            state.upcoming_sleep,
+        )
+
+
+def _may_succeed_again(outcome: object) -> bool:
+    return isinstance(outcome, Failure) and outcome.again
+
+
+def _failure(state: RetryCallState) -> Failure:
+    outcome = _last(state)
+    assert isinstance(outcome, Failure)
+    return outcome
+
+
+def _last(state: RetryCallState) -> object:
+    assert state.outcome is not None
+    return cast("object", state.outcome.result())

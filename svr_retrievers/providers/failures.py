@@ -89,7 +89,9 @@ def _reason(status: int) -> ProviderReason:
 
 
 def _is_about_content(names: set[str]) -> bool:
-    return bool(names & {"ValueError", "APIResponseValidationError", "TypeError", "LookupError", "AttributeError"})
+    return bool(
+        names & {"ValueError", "APIResponseValidationError", "TypeError", "LookupError", "AttributeError"}
+    )
 
 
 def _status(error: BaseException) -> int | None:

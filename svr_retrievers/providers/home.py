@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TypeVar
 
 from svr_retrievers.errors import CalledFromLoop
 
 T = TypeVar("T")
+
+_LAST_SECONDS = 1.0
+"""How long the end of the process waits for connections to close."""
 
 
 class Home:
@@ -20,12 +25,36 @@ class Home:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
+        self._closers: list[Callable[[], Coroutine[object, object, None]]] = []
         self._thread = threading.Thread(target=self._run, name="svr-providers", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+        self.loop.close()
+
+    def keep(self, closer: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Something to be awaited before the loop ends."""
+        self._closers.append(closer)
+
+    def forget(self, closer: Callable[[], Coroutine[object, object, None]]) -> None:
+        if closer in self._closers:
+            self._closers.remove(closer)
+
+    def end(self) -> None:
+        """Closes what is kept, waiting at most a second, and stops the loop."""
+        if self.pid != os.getpid():
+            return
+        with suppress(Exception):
+            self.submit(self._close_all()).result(_LAST_SECONDS)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(_LAST_SECONDS)
+
+    async def _close_all(self) -> None:
+        for closer in tuple(self._closers):
+            with suppress(Exception):
+                await closer()
 
     @property
     def here(self) -> bool:
@@ -45,6 +74,7 @@ def home() -> Home:
     with _lock:
         if not _homes or _homes[0].pid != os.getpid():
             _homes[:] = [Home()]
+            atexit.register(_homes[0].end)
         return _homes[0]
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from svr_retrievers.errors import InputError
 from svr_retrievers.providers.timing import REAL, Timing
@@ -93,73 +92,70 @@ class _Place:
         self.served = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """What an account may use each minute; None is without limit. Providers count in these three ways."""
-
-    requests_per_minute: float | None = None
-    inputs_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    burst_seconds: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("requests_per_minute", "inputs_per_minute", "tokens_per_minute"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} must be positive, or None for no limit; it is {value!r}.")
-        if not self.burst_seconds > 0:
-            raise InputError(f"burst_seconds must be positive; it is {self.burst_seconds!r}.")
-
-
 class Limits:
-    """The buckets of one account. Give the same object to all that use the account, and they share them.
+    """What one account may use each minute; None is without limit. Providers count in these three ways.
 
-    `burst_seconds` of the rate may be used at once after a quiet time. Counted is every HTTP request,
+    Give the same object to all that use the account, and they share its buckets, from any thread and event loop.
+    What `burst_seconds` of the rate allow may be used at once after a quiet time. Counted is every HTTP request,
     repeated ones included; tokens are estimates made before the request.
     """
 
-    def __init__(self, rates: Rates | None = None, *, timing: Timing = REAL) -> None:
-        self.rates = rates or Rates()
-        r = self.rates
-        self._requests = self._bucket(r.requests_per_minute, timing)
-        self._inputs = self._bucket(r.inputs_per_minute, timing)
-        self._tokens = self._bucket(r.tokens_per_minute, timing)
-
-    def _bucket(self, per_minute: float | None, timing: Timing) -> Bucket | None:
-        if per_minute is None:
-            return None
-        burst = max(1.0, per_minute * self.rates.burst_seconds / 60)
-        return Bucket(per_minute / 60, burst, timing=timing)
+    def __init__(
+        self,
+        *,
+        requests_per_minute: float | None = None,
+        inputs_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        burst_seconds: float = 1.0,
+        timing: Timing = REAL,
+    ) -> None:
+        if not burst_seconds > 0:
+            raise InputError(f"burst_seconds must be positive; it is {burst_seconds!r}.")
+        per_minute = {
+            "tokens": tokens_per_minute,
+            "inputs": inputs_per_minute,
+            "requests": requests_per_minute,
+        }
+        self.per_minute = {name: rate for name, rate in per_minute.items() if rate is not None}
+        for name, rate in self.per_minute.items():
+            if not rate > 0:
+                raise InputError(f"{name}_per_minute must be positive, or None for no limit; it is {rate!r}.")
+        self._buckets = {
+            name: Bucket(rate / 60, max(1.0, rate * burst_seconds / 60), timing=timing)
+            for name, rate in self.per_minute.items()
+        }
 
     async def take(self, *, inputs: float = 1.0, tokens: float = 0.0) -> float:
         """Waits until one request with so many inputs and tokens may go out; the seconds waited."""
+        units = {"tokens": tokens, "inputs": inputs, "requests": 1.0}
         waited = 0.0
-        wanted = ((self._tokens, tokens), (self._inputs, inputs), (self._requests, 1.0))
-        for bucket, units in wanted:
-            if bucket is not None and units > 0:
-                waited += await bucket.take(units)
+        for name, bucket in self._buckets.items():
+            if units[name] > 0:
+                waited += await bucket.take(units[name])
         return waited
 
     def hold(self, seconds: float) -> None:
         """Lets no request out for so long."""
-        for bucket in self._buckets():
+        for bucket in self._buckets.values():
             bucket.hold(seconds)
 
-    def _buckets(self) -> Sequence[Bucket]:
-        return [one for one in (self._requests, self._inputs, self._tokens) if one is not None]
-
     def __repr__(self) -> str:
-        r = self.rates
-        named = {"requests": r.requests_per_minute, "inputs": r.inputs_per_minute, "tokens": r.tokens_per_minute}
-        shown = [f"{value:,.0f} {name}" for name, value in named.items() if value is not None]
+        shown = [f"{rate:,.0f} {name}" for name, rate in reversed(self.per_minute.items())]
         return f"Limits({', '.join(shown)} a minute)" if shown else "Limits(none)"
 
 
 _shared_lock = threading.Lock()
-_shared: dict[tuple[str, str, Rates], Limits] = {}
+_shared: dict[tuple[str, ...], Limits] = {}
 
 
-def shared_limits(provider: str, account: str, rates: Rates) -> Limits:
-    """One object for each provider, account and rates: embedders made separately with one key share it."""
+def shared_limits(*account: str, timing: Timing, make: Callable[[], Limits]) -> Limits:
+    """One object for each provider, account and purpose: what is made separately with one key shares it.
+
+    Where time is not the real one, each has its own.
+    """
+    if timing is not REAL:
+        return make()
     with _shared_lock:
-        return _shared.setdefault((provider, account, rates), Limits(rates))
+        if account not in _shared:
+            _shared[account] = make()
+        return _shared[account]

@@ -1,0 +1,87 @@
+"""Accounts at Voyage AI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, cast
+
+from pydantic import SecretStr
+
+from svr_retrievers.errors import EmbeddingFailed, ProviderFailed
+from svr_retrievers.providers.calling import Account, RetryPolicy
+from svr_retrievers.providers.keys import find_key, fingerprint
+from svr_retrievers.providers.limits import Limits, shared_limits
+from svr_retrievers.providers.sdk import Sdk, need_sdk
+from svr_retrievers.providers.timing import REAL, Timing
+from svr_retrievers.providers.usage import Meter
+
+if TYPE_CHECKING:
+    import aiohttp
+
+VARIABLES = ("VOYAGE_API_KEY",)
+
+
+class Embeddings(Protocol):
+    embeddings: Sequence[Sequence[float]]
+    total_tokens: int
+
+
+class RankedDocument(Protocol):
+    index: int
+    relevance_score: float
+
+
+class Ranking(Protocol):
+    results: Sequence[RankedDocument]
+    total_tokens: int
+
+
+class VoyageClient:
+    """The SDK's client with one pool of connections: by itself it opens a new connection for each request."""
+
+    def __init__(self, key: SecretStr, base_url: str | None) -> None:
+        import aiohttp
+        import voyageai
+        from voyageai.client_async import AsyncClient
+
+        self._client = AsyncClient(
+            api_key=key.get_secret_value(), base_url=base_url, max_retries=0, timeout=None
+        )
+        self._current = voyageai.aiosession
+        self._session: aiohttp.ClientSession = aiohttp.ClientSession()
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str,
+        input_type: str | None,
+        truncation: bool,
+        output_dtype: str | None = None,
+        output_dimension: int | None = None,
+    ) -> Embeddings:
+        token = self._current.set(self._session)
+        need_sdk("voyageai", "voyage", "Voyage AI")
+
+    key = find_key("Voyage AI", api_key, VARIABLES)
+
+    def build() -> VoyageClient:
+        return VoyageClient(key, base_url)
+
+    def own() -> Limits:
+        return Limits(
+            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, timing=timing
+        )
+
+    shared = shared_limits("voyage", base_url or "", fingerprint(key), purpose, timing=timing, make=own)
+    return Account(
+        "Voyage AI",
+        Sdk(build, VoyageClient.aclose),
+        key=key,
+        retry=retry,
+        limits=limits or shared,
+        meter=meter,
+        error=error,
+        key_hint="Check VOYAGE_API_KEY or api_key, and that the key may use this model.",
+        timing=timing,
+    )
