@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, cast
 
 from pydantic import SecretStr
 
@@ -14,9 +15,6 @@ from svr_retrievers.providers.limits import Limits, shared_limits
 from svr_retrievers.providers.sdk import Sdk, need_sdk
 from svr_retrievers.providers.timing import REAL, Timing
 from svr_retrievers.providers.usage import Meter
-
-if TYPE_CHECKING:
-    import aiohttp
 
 VARIABLES = ("VOYAGE_API_KEY",)
 
@@ -48,7 +46,15 @@ class VoyageClient:
             api_key=key.get_secret_value(), base_url=base_url, max_retries=0, timeout=None
         )
         self._current = voyageai.aiosession
-        self._session: aiohttp.ClientSession = aiohttp.ClientSession()
+        self._session = aiohttp.ClientSession()
+
+    @contextmanager
+    def _pooled(self) -> Iterator[None]:
+        token = self._current.set(self._session)
+        try:
+            yield
+        finally:
+            self._current.reset(token)
 
     async def embed(
         self,
@@ -60,9 +66,45 @@ class VoyageClient:
         output_dtype: str | None = None,
         output_dimension: int | None = None,
     ) -> Embeddings:
-        token = self._current.set(self._session)
-        need_sdk("voyageai", "voyage", "Voyage AI")
+        with self._pooled():
+            made = await self._client.embed(
+                list(texts),
+                model=model,
+                input_type=input_type,
+                truncation=truncation,
+                output_dtype=output_dtype,
+                output_dimension=output_dimension,
+            )
+        return cast("Embeddings", made)
 
+    async def rerank(self, query: str, texts: Sequence[str], *, model: str, truncation: bool) -> Ranking:
+        with self._pooled():
+            made = await self._client.rerank(query, list(texts), model=model, truncation=truncation)
+        return cast("Ranking", made)
+
+    async def aclose(self) -> None:
+        await self._session.close()
+
+
+def voyage_account(
+    api_key: str | SecretStr | None = None,
+    *,
+    base_url: str | None = None,
+    purpose: str,
+    limits: Limits | None = None,
+    requests_per_minute: float = 2000,
+    tokens_per_minute: float = 3_000_000,
+    retry: RetryPolicy | None = None,
+    meter: Meter | None = None,
+    error: type[ProviderFailed] = EmbeddingFailed,
+    timing: Timing = REAL,
+) -> Account[VoyageClient]:
+    """Without `limits`, all accounts with the same key and purpose share those of the lowest paid tier.
+
+    Raises:
+        ConfigError: when there is no key; MissingExtra when the SDK is not installed.
+    """
+    need_sdk("voyageai", "voyage", "Voyage AI")
     key = find_key("Voyage AI", api_key, VARIABLES)
 
     def build() -> VoyageClient:
