@@ -285,7 +285,10 @@ class ProviderFailed(SVRError):
 
 
 class EmbeddingFailed(ProviderFailed):
+    """`texts` are the positions, in the call's list, of those that could not be embedded; empty where unknown."""
+
     code = "embedding"
+    texts: tuple[int, ...] = ()
 
 
 class EmbeddingLimited(EmbeddingFailed):

@@ -24,6 +24,7 @@ class Home:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self.ended = False
         self.loop = asyncio.new_event_loop()
         self._closers: list[Callable[[], Coroutine[object, object, None]]] = []
         self._thread = threading.Thread(target=self._run, name="svr-providers", daemon=True)
@@ -46,6 +47,7 @@ class Home:
         """Closes what is kept, waiting at most a second, and stops the loop."""
         if self.pid != os.getpid():
             return
+        self.ended = True
         with suppress(Exception):
             self.submit(self._close_all()).result(_LAST_SECONDS)
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -76,6 +78,11 @@ def home() -> Home:
             _homes[:] = [Home()]
             atexit.register(_homes[0].end)
         return _homes[0]
+
+
+def is_here() -> bool:
+    """Whether the calling thread runs the common loop."""
+    return bool(_homes) and _homes[0].pid == os.getpid() and _homes[0].here
 
 
 async def at_home(coroutine: Coroutine[object, object, T]) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -74,5 +75,5 @@ class _Kept(Generic[C]):
 def _let_go(kept: list[_Kept[C]]) -> None:
     """Called by the garbage collector, on any thread: asks for the closing and waits for nothing."""
     for one in kept:
-        if one.place is home():
+        if not one.place.ended and one.place.pid == os.getpid():
             one.place.submit(one.aclose())
