@@ -22,6 +22,7 @@ from svr_retrievers.model import (
     SearchResult,
     Server,
 )
+from svr_retrievers.reranking import Reranker
 from svr_retrievers.routing.schemes import Scheme, by_cluster, by_field, by_hash, by_namespace, by_time
 from svr_retrievers.search.mmr import maximal_marginal_relevance
 from svr_retrievers.settings import Settings
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_NAMESPACE", "AddResult", "Adopted", "AsyncCollection", "AsyncSVRClient", "AtlasEmbedding", "Change",
     "Collection", "Document", "Embedder", "Explanation", "Hit", "IndexSpec", "Metric", "Partition",
-    "PartitionMap", "Route", "SVRClient", "SVRError", "Scheme", "SearchResult", "Server", "Settings",
+    "PartitionMap", "Reranker", "Route", "SVRClient", "SVRError", "Scheme", "SearchResult", "Server", "Settings",
     "by_cluster", "by_field", "by_hash", "by_namespace", "by_time", "errors", "flat", "hnsw", "ivfflat",
     "maximal_marginal_relevance",
 ]  # fmt: skip

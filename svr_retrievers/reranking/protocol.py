@@ -27,12 +27,12 @@ class Reranker(Protocol):
     arguments and answer, is awaited instead. `name`, where there is one, is what messages call it.
     """
 
-    def rerank(self, query: str, texts: Sequence[str]) -> Sequence[float]: ...
+    def rerank(self, query: str, texts: list[str]) -> Sequence[float]: ...
 
 
 @runtime_checkable
 class AsyncReranker(Protocol):
-    def arerank(self, query: str, texts: Sequence[str]) -> Awaitable[Sequence[float]]: ...
+    def arerank(self, query: str, texts: list[str]) -> Awaitable[Sequence[float]]: ...
 
 
 AnyReranker = Reranker | AsyncReranker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import assert_type
@@ -25,6 +26,7 @@ from svr_retrievers import (
     Metric,
     Partition,
     PartitionMap,
+    Reranker,
     Route,
     Scheme,
     SearchResult,
@@ -54,7 +56,20 @@ class Letters:
         return [float(text.count(letter)) for letter in "abc"]
 
 
+class Shortest:
+    """A reranker by duck typing."""
+
+    def rerank(self, query: str, texts: list[str]) -> list[float]:
+        return [-float(len(text)) for text in texts]
+
+
+class Slow:
+    async def arerank(self, query: str, texts: Sequence[str]) -> tuple[float, ...]:
+        return (0.0,) * len(texts)
+
+
 embedder: Embedder = Letters()
+reranker: Reranker = Shortest()
 schemes: list[Scheme] = [
     by_field("category", max_partitions=50, unseen="rest"),
     by_time("created_at", every="month"),
@@ -120,6 +135,11 @@ async def asynchronous() -> None:
         assert_type(docs, AsyncCollection)
         assert_type(await docs.add([Document("a", vector=(0.1, 0.2, 0.3))]), AddResult)
         assert_type(await docs.search(vector=[0.1, 0.2, 0.3], timeout_seconds=1.5), SearchResult)
+        assert_type(await docs.search(text="a", reranker=Slow(), fetch_k=20), SearchResult)
+        again = await docs.search(vector=[0.1], rerank_query="a", reranker=reranker, rerank_timeout_seconds=1)
+        assert_type(again.reranked, bool)
+        assert_type(again.notes, tuple[str, ...])
+        assert_type(again[0].rerank_score, float | None)
         assert_type(await docs.count({"year": 2024}), int)
         async for change in docs.watch():
             assert_type(change.token, str)
@@ -138,6 +158,7 @@ def failing(docs: Collection, vectors: npt.NDArray[np.float32]) -> list[int]:
 def refused(docs: Collection) -> None:
     """Each ignore is needed: mypy warns about one that is not."""
     docs.search([0.1, 0.2, 0.3])  # type: ignore[call-arg]
+    docs.search(text="a", reranker="rerank-2.5")  # type: ignore[arg-type]
     docs.search(vector=[0.1, 0.2, 0.3], on_failure="maybe")  # type: ignore[arg-type]
     docs.get("a", with_vector=True)  # type: ignore[call-arg]
     by_time("created_at", every="decade")  # type: ignore[arg-type]
