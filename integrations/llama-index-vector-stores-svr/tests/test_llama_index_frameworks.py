@@ -139,9 +139,9 @@ def test_a_retriever_passes_filters_documents_and_options_on(make_store: Any, em
         index.as_retriever(vector_store_kwargs={"partition": "x"}).retrieve("text")
 
 
-def test_a_retriever_in_hybrid_mode_is_told_what_is_supported(index: Any) -> None:
-    for mode in ("hybrid", "text_search", "sparse"):
-        with pytest.raises(ValueError, match=f"default and mmr, not {mode}"):
+def test_a_retriever_in_another_mode_is_told_what_is_supported(index: Any) -> None:
+    for mode in ("sparse", "semantic_hybrid"):
+        with pytest.raises(ValueError, match=f"hybrid, not {mode}. text_search ranks by words"):
             index.as_retriever(vector_store_query_mode=mode, alpha=0.0).retrieve("cat")
 
 

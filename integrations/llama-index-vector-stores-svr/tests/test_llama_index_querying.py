@@ -100,10 +100,13 @@ async def test_filters_restrict_and_still_fill_top_k(make_store: Any, make_node:
     assert set(result.ids) == {str(i) for i in range(1000) if i % 100 == 7}
 
 
-@pytest.mark.parametrize("mode", [mode for mode in Mode if mode not in (Mode.DEFAULT, Mode.MMR)])
+SUPPORTED = (Mode.DEFAULT, Mode.MMR, Mode.TEXT_SEARCH, Mode.HYBRID)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode not in SUPPORTED])
 async def test_a_mode_that_is_not_supported_is_refused_by_name(animals: Any, ask: Any, mode: Mode) -> None:
     query = VectorStoreQuery(query_str="cat", query_embedding=[1.0] * 48, mode=mode, alpha=0.0)
-    with pytest.raises(InputError, match=rf"default and mmr, not {mode.value}\."):
+    with pytest.raises(InputError, match=rf"default, mmr, text_search, hybrid, not {mode.value}\."):
         await ask(animals, query)
 
 

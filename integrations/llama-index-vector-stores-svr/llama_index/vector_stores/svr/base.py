@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any, Self
 
@@ -13,11 +13,19 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.core.tools import RetrieverTool
-from llama_index.core.vector_stores import MetadataFilters, VectorStoreQuery, VectorStoreQueryResult
+from llama_index.core.vector_stores import (
+    MetadataFilters,
+    MetadataInfo,
+    VectorStoreInfo,
+    VectorStoreQuery,
+    VectorStoreQueryResult,
+)
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from llama_index.vector_stores.svr.connection import Connection
+from llama_index.vector_stores.svr.describing import described
 from llama_index.vector_stores.svr.nodes import SOURCE_KEY, to_document, to_node
-from llama_index.vector_stores.svr.querying import prepare, reject_unknown, restricted
+from llama_index.vector_stores.svr.options import reject_unknown
+from llama_index.vector_stores.svr.querying import embeds, prepare, restricted
 from llama_index.vector_stores.svr.settings import (
     FieldTypes,
     field_types,
@@ -160,16 +168,16 @@ class SVRVectorStore(BasePydanticVectorStore):
             BatchError: naming each node that cannot be stored.
         """
         reject_unknown("add", kwargs)
-        documents = _documents(nodes)
-        if documents:
-            self._connection.run(lambda found: found.add(documents, namespace=self.namespace))
+        if nodes:
+            self._connection.run(lambda found: found.add(_documents(nodes, found), namespace=self.namespace))
         return [node.node_id for node in nodes]
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         reject_unknown("async_add", kwargs)
-        documents = _documents(nodes)
-        if documents:
-            await self._connection.arun(lambda _, found: found.add(documents, namespace=self.namespace))
+        if nodes:
+            await self._connection.arun(
+                lambda known, found: found.add(_documents(nodes, known), namespace=self.namespace)
+            )
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -237,25 +245,32 @@ class SVRVectorStore(BasePydanticVectorStore):
         await self._connection.arun(lambda _, found: found.clear(namespace=self.namespace))
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nearest nodes (mode default), or a varied choice among them (mode mmr), best first.
+        """The nodes that answer best, best first, by the query's mode.
+
+        `default` ranks by vectors, `mmr` chooses a varied part of the nearest, `text_search` ranks by the words of
+        `query_str`, and `hybrid` by both, where `alpha` weighs vectors against words: 1 is vectors alone, 0 (as
+        given, not as left out) words alone. `hybrid_top_k` is how many nodes a hybrid query answers, in place of
+        `similarity_top_k`, which then bounds the ranking by vectors as `sparse_top_k` does that by words.
+        A collection that the server embeds is asked by `query_str` in every mode.
 
         Keyword arguments, `vector_store_kwargs` of a retriever: `partitions`, `exact`, `nprobe`,
         `recall_target`, `timeout_seconds` and `ef_search` as in `Collection.search`; `node_ids` searches
-        only these nodes; in mode mmr `mmr_threshold` (1 only closeness, 0 only variety, default 0.5) and
+        only these nodes; `fusion` as in `Collection.hybrid`; `reranker`, `fetch_k` and `rerank_timeout_seconds`
+        in every mode but mmr; in mode mmr `mmr_threshold` (1 only closeness, 0 only variety, default 0.5) and
         `mmr_prefetch_factor` (default 4) or `mmr_prefetch_k`. `query.node_ids` is not used: LlamaIndex
         fills it with the image and index nodes of its own index, which would hide all text nodes.
         """
 
         def search(found: Collection) -> VectorStoreQueryResult:
             wanted = prepare(query, kwargs, found, self.namespace)
-            return wanted.result(found.search(**wanted.arguments))
+            return wanted.result([getattr(found, ask.method)(**ask.arguments) for ask in wanted.asks])
 
         return self._connection.run(search)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         async def search(known: Collection, found: AsyncCollection) -> VectorStoreQueryResult:
             wanted = prepare(query, kwargs, known, self.namespace)
-            return wanted.result(await found.search(**wanted.arguments))
+            return wanted.result([await getattr(found, ask.method)(**ask.arguments) for ask in wanted.asks])
 
         return await self._connection.arun(search)
 
@@ -276,6 +291,24 @@ class SVRVectorStore(BasePydanticVectorStore):
         retriever = index.as_retriever(similarity_top_k=similarity_top_k, **retriever_options)
         return RetrieverTool.from_defaults(retriever, name=name, description=description)
 
+    def vector_store_info(
+        self,
+        content_info: str,
+        descriptions: Mapping[str, str] | None = None,
+        *,
+        more: Sequence[MetadataInfo] = (),
+    ) -> VectorStoreInfo:
+        """For `VectorIndexAutoRetriever`: the declared fields and partition keys, with types and descriptions.
+
+        `content_info` says what the nodes are about, `descriptions` what a field means, `more` describes
+        metadata that is not declared. Opens the collection.
+
+        Raises:
+            InputError: for a description of a field that is not declared.
+        """
+        found = self.open()
+        return described(content_info, found.filter_fields, found.partition_by, descriptions or {}, more)
+
     def _where(self, filters: MetadataFilters | None, known: Collection) -> dict[str, Any]:
         return {"filter": restricted(filters, known) or None, "namespace": self.namespace}
 
@@ -285,8 +318,10 @@ class SVRVectorStore(BasePydanticVectorStore):
         return {**self._where(filters, known), "ids": node_ids, "with_vectors": True}
 
 
-def _documents(nodes: Sequence[BaseNode]) -> list[Document]:
-    return list({node.node_id: to_document(node) for node in nodes}.values())
+def _documents(nodes: Sequence[BaseNode], known: Collection) -> list[Document]:
+    """Without vectors where the server makes them from the texts."""
+    with_vectors = not embeds(known)
+    return list({node.node_id: to_document(node, with_vector=with_vectors) for node in nodes}.values())
 
 
 def _selects(node_ids: list[str] | None, filters: MetadataFilters | None) -> bool:

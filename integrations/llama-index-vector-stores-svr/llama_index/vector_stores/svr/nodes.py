@@ -33,19 +33,19 @@ _CONTENT: Final = "_node_content"
 _TYPE: Final = "_node_type"
 _ORDER: Final = "metadata_keys"
 _SOURCE_KEYS: Final = (SOURCE_KEY, "doc_id", "document_id")
-_RESERVED: Final = frozenset({_CONTENT, _TYPE, ID_KEY, LIST_KEYS, *_SOURCE_KEYS})
+RESERVED: Final = frozenset({_CONTENT, _TYPE, ID_KEY, LIST_KEYS, *_SOURCE_KEYS})
 _CLASSES: Final[dict[str, type[BaseNode]]] = {
     cls.class_name(): cls for cls in (TextNode, ImageNode, IndexNode, Node, Document, ImageDocument)
 }
 
 
-def to_document(node: BaseNode) -> StoredDocument:
+def to_document(node: BaseNode, *, with_vector: bool = True) -> StoredDocument:
     """The document that holds this node; its id is the node's id.
 
     Raises:
         InputError: for a node without an embedding, or with content that JSON cannot hold.
     """
-    if node.embedding is None:
+    if with_vector and node.embedding is None:
         raise InputError(
             f"The node {node.node_id!r} has no embedding.",
             hint="Add nodes through a VectorStoreIndex or an IngestionPipeline with an embed_model, "
@@ -54,11 +54,13 @@ def to_document(node: BaseNode) -> StoredDocument:
     content = _dumped(node)
     metadata: dict[str, Any] = content["metadata"]
     content[_ORDER] = list(metadata)
-    content["metadata"] = {k: v for k, v in metadata.items() if k in _RESERVED or not _kept_exactly(v)}
-    stored = {k: v for k, v in metadata.items() if k not in _RESERVED} | _own_keys(node, metadata)
+    content["metadata"] = {k: v for k, v in metadata.items() if k in RESERVED or not _kept_exactly(v)}
+    stored = {k: v for k, v in metadata.items() if k not in RESERVED} | _own_keys(node, metadata)
     stored[_CONTENT] = json.dumps(content, ensure_ascii=False)
     text = node.get_content(metadata_mode=MetadataMode.NONE)
-    return StoredDocument(id=node.node_id, text=text, metadata=stored, vector=node.embedding)
+    return StoredDocument(
+        id=node.node_id, text=text, metadata=stored, vector=node.embedding if with_vector else None
+    )
 
 
 def to_node(
@@ -69,7 +71,7 @@ def to_node(
         return TextNode(id_=id, text=text, metadata=dict(metadata), embedding=embedding)
     content: dict[str, Any] = json.loads(metadata[_CONTENT])
     apart: dict[str, Any] = content["metadata"]
-    known = {**{k: v for k, v in metadata.items() if k not in _RESERVED}, **apart}
+    known = {**{k: v for k, v in metadata.items() if k not in RESERVED}, **apart}
     content["metadata"] = {key: known[key] for key in content.pop(_ORDER) if key in known}
     content |= {"id_": id, "embedding": embedding}
     return _with_text(content, text, str(metadata.get(_TYPE)))
@@ -99,7 +101,7 @@ def _own_keys(node: BaseNode, metadata: Mapping[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {_TYPE: node.class_name(), ID_KEY: node.node_id}
     if node.ref_doc_id is not None:
         own |= dict.fromkeys(_SOURCE_KEYS, node.ref_doc_id)
-    lists = [k for k, v in metadata.items() if isinstance(v, list) and k not in _RESERVED]
+    lists = [k for k, v in metadata.items() if isinstance(v, list) and k not in RESERVED]
     return own | ({LIST_KEYS: lists} if lists else {})
 
 

@@ -1,87 +1,87 @@
-"""Turns a LlamaIndex query with its keyword arguments into the arguments of one search, and back."""
+"""Turns a LlamaIndex query with its keyword arguments into searches of the collection, and their hits into nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import ceil
-from typing import Any, Final
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from llama_index.core.vector_stores import VectorStoreQuery, VectorStoreQueryResult
-from llama_index.core.vector_stores.types import VectorStoreQueryMode
+from llama_index.core.vector_stores.types import VectorStoreQueryMode as Mode
+from llama_index.vector_stores.svr import options as checked
 from llama_index.vector_stores.svr.filters import Clause, among, both, to_svr_filter
 from llama_index.vector_stores.svr.nodes import ID_KEY, SOURCE_KEY, to_node
 
-from svr_retrievers import Collection, Hit, maximal_marginal_relevance
+from svr_retrievers import AtlasEmbedding, Collection, Hit, SearchResult, maximal_marginal_relevance
 from svr_retrievers.errors import InputError
+from svr_retrievers.search.hybrid import depth, fuse
 
-_SEARCH: Final = ("partitions", "exact", "nprobe", "recall_target", "timeout_seconds", "ef_search")
-_MMR: Final = ("mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k")
-_OWN: Final = ("node_ids",)
-_PREFETCH: Final = 4.0
-_BALANCE: Final = 0.5
+Merge: TypeAlias = Callable[[Sequence[SearchResult]], Sequence[Hit]]
+_log: Final = logging.getLogger("llama_index.vector_stores.svr")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One call of the collection: `search`, `hybrid` or `keywords`, with its arguments."""
+
+    method: str
+    arguments: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """One search: the arguments for the collection, and what to do with its hits."""
+    """What is asked of the collection, mostly one call, and how the answers become one."""
 
-    limit: int
-    diverse: bool
-    balance: float = _BALANCE
-    vector: Any = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    asks: tuple[Ask, ...]
+    merge: Merge
 
-    def result(self, hits: Sequence[Hit]) -> VectorStoreQueryResult:
-        """Nodes, scores and ids in step; the score is the hit's own, also where MMR decides the order."""
-        chosen = self._diverse(hits) if self.diverse else hits
+    def result(self, answers: Sequence[SearchResult]) -> VectorStoreQueryResult:
+        """Nodes, scores and ids in step. What LlamaIndex has no room for goes to the log."""
+        for answer in answers:
+            _tell(answer)
+        hits = self.merge(answers)
         return VectorStoreQueryResult(
-            nodes=[to_node(hit.id, hit.text, hit.metadata) for hit in chosen],
-            similarities=[hit.score for hit in chosen],
-            ids=[hit.id for hit in chosen],
+            nodes=[to_node(hit.id, hit.text, hit.metadata) for hit in hits],
+            similarities=_scores(hits),
+            ids=[hit.id for hit in hits],
         )
-
-    def _diverse(self, hits: Sequence[Hit]) -> list[Hit]:
-        if not hits:
-            return []
-        vectors = np.stack([np.asarray(hit.vector) for hit in hits])
-        order = maximal_marginal_relevance(self.vector, vectors, k=self.limit, lambda_mult=self.balance)
-        return [hits[index] for index in order]
 
 
 def prepare(
     query: VectorStoreQuery, options: Mapping[str, Any], collection: Collection, namespace: str
 ) -> Search:
-    """The search that answers this query.
+    """The search that answers this query; it holds nothing of any other.
 
     Raises:
         TypeError: for a keyword argument that is not known, or not used in the query's mode.
-        InputError: for a mode that is not supported, a missing embedding or a field that is not used.
+        InputError: for a mode that is not supported, what the mode lacks, or a field that is not used.
     """
-    diverse = _is_diverse(query)
-    _check_options(options, diverse=diverse)
-    if query.query_embedding is None:
-        raise InputError(
-            f"The query has no embedding, and mode {query.mode.value} searches with it.",
-            hint="Set query_embedding, or retrieve through an index with an embed_model.",
-        )
-    _check_top_k(query.similarity_top_k)
-    arguments: dict[str, Any] = {name: options[name] for name in _SEARCH if name in options}
-    arguments |= {
-        "vector": query.query_embedding,
-        "limit": _prefetch(query.similarity_top_k, options) if diverse else query.similarity_top_k,
+    checked.check_query(query, options)
+    common = checked.passed_on(options) | {
         "filter": _restriction(query, options, collection),
         "namespace": namespace,
-        "with_vectors": diverse,
     }
-    return Search(query.similarity_top_k, diverse, _balance(query, options), query.query_embedding, arguments)
+    if query.mode is Mode.TEXT_SEARCH:
+        limit = query.similarity_top_k if query.sparse_top_k is None else query.sparse_top_k
+        return _plain(_keywords(query, common, limit))
+    if query.mode is Mode.HYBRID:
+        return _hybrid(query, common, collection)
+    if query.mode is Mode.MMR:
+        return _diverse(query, options, common, collection)
+    return _plain(_nearest(query, common, collection, query.similarity_top_k))
 
 
 def restricted(filters: Any, collection: Collection) -> Clause:
     """The metadata filters in the collection's language."""
     scheme = collection.partition_by
     return to_svr_filter(filters, collection.filter_fields, scheme.fields if scheme is not None else ())
+
+
+def embeds(collection: Collection) -> bool:
+    """Whether the server itself makes the vectors, so that it is told texts alone."""
+    return isinstance(collection.embedder, AtlasEmbedding)
 
 
 def _restriction(query: VectorStoreQuery, options: Mapping[str, Any], collection: Collection) -> Clause:
@@ -98,52 +98,118 @@ def _restriction(query: VectorStoreQuery, options: Mapping[str, Any], collection
     )
 
 
-def _is_diverse(query: VectorStoreQuery) -> bool:
-    unused = [name for name in ("output_fields", "embedding_field") if getattr(query, name) is not None]
-    if unused:
-        raise InputError(f"SVRVectorStore does not use {' and '.join(unused)}.", hint="Leave it out.")
-    if query.mode not in {VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR}:
+def _nearest(query: VectorStoreQuery, common: dict[str, Any], collection: Collection, limit: int) -> Ask:
+    """By the query's vector, or by its text where the server embeds."""
+    by: dict[str, Any] = {"text": _text(query)} if embeds(collection) else {"vector": _vector(query)}
+    if "reranker" in common:
+        by["rerank_query"] = _text(query)
+    return Ask("search", common | by | {"limit": limit})
+
+
+def _keywords(query: VectorStoreQuery, common: dict[str, Any], limit: int) -> Ask:
+    return Ask("keywords", common | {"text": _text(query), "limit": limit})
+
+
+def _hybrid(query: VectorStoreQuery, common: dict[str, Any], collection: Collection) -> Search:
+    """Where `alpha` leaves one ranking no weight, the other is asked alone."""
+    alpha = checked.weight_of_vectors(query)
+    limit = query.similarity_top_k if query.hybrid_top_k is None else query.hybrid_top_k
+    alone = {name: value for name, value in common.items() if name != "fusion"}
+    if alpha == 0.0:
+        return _plain(_keywords(query, alone, limit))
+    if alpha == 1.0:
+        return _plain(_nearest(query, alone, collection, limit))
+    if query.sparse_top_k is not None or query.hybrid_top_k is not None:
+        return _apart(query, common, collection, limit, (alpha, 1.0 - alpha))
+    by = {} if embeds(collection) else {"vector": _vector(query)}
+    weights = {"weights": (alpha, 1.0 - alpha), "limit": limit}
+    return _plain(Ask("hybrid", common | by | weights | {"text": _text(query)}))
+
+
+def _apart(
+    query: VectorStoreQuery,
+    common: dict[str, Any],
+    collection: Collection,
+    limit: int,
+    weights: tuple[float, float],
+) -> Search:
+    """Each ranking as deep as the query says, fused by reciprocal ranks; the collection's own depth is its own."""
+    wrong = [name for name in ("fusion", "reranker") if common.get(name) is not None]
+    if wrong:
         raise InputError(
-            f"SVRVectorStore 0.1 supports the query modes default and mmr, not {query.mode.value}.",
-            hint="Text and hybrid search are planned for a later release; until then combine "
-            "retrievers with llama_index.core's QueryFusionRetriever.",
+            f"{' and '.join(wrong)} cannot be combined with sparse_top_k or hybrid_top_k.",
+            hint="Leave those two out, or rerank the nodes by the postprocessor SVRRerank.",
         )
-    return query.mode is VectorStoreQueryMode.MMR
+    near = query.similarity_top_k if query.hybrid_top_k is not None else depth(limit)
+    said = depth(limit) if query.sparse_top_k is None else query.sparse_top_k
+    asks = (_nearest(query, common, collection, near), _keywords(query, common, said))
+    return Search(asks, lambda answers: _fused(answers, limit, weights))
 
 
-def _check_options(options: Mapping[str, Any], *, diverse: bool) -> None:
-    valid = (*_SEARCH, *_OWN, *_MMR)
-    reject_unknown("query", options, valid)
-    if not diverse and (misplaced := [name for name in options if name in _MMR]):
-        raise TypeError(f'{", ".join(misplaced)} needs vector_store_query_mode="mmr".')
+def _fused(answers: Sequence[SearchResult], limit: int, weights: tuple[float, float]) -> list[Hit]:
+    near, said = answers
+    known = {(hit.namespace, hit.id): hit for hit in [*said, *near]}
+    rankings = [[((hit.namespace, hit.id), hit.score) for hit in each] for each in answers]
+    best = fuse(rankings[0], rankings[1], weights)[:limit]
+    return [replace(known[each.key], score=each.score, legs=each.legs) for each in best]
 
 
-def reject_unknown(method: str, options: Mapping[str, Any], valid: Sequence[str] = ()) -> None:
-    """Raises TypeError naming what is not known and what is."""
-    unknown = sorted(set(options) - set(valid))
-    if unknown:
-        known = f"valid are {', '.join(valid)}" if valid else "it takes none"
-        raise TypeError(f"{method}() got unknown keyword arguments {', '.join(unknown)}; {known}.")
+def _diverse(
+    query: VectorStoreQuery, options: Mapping[str, Any], common: dict[str, Any], collection: Collection
+) -> Search:
+    if embeds(collection):
+        raise InputError(
+            f"Mode mmr compares the nodes' vectors, which only the server has: it embeds {collection.name!r}.",
+            hint="Use the mode default, hybrid or text_search.",
+        )
+    top_k, share = query.similarity_top_k, checked.balance(query, options)
+    ask = _nearest(query, common | {"with_vectors": True}, collection, checked.prefetch(top_k, options))
+    return Search((ask,), lambda answers: _varied(answers[0], query.query_embedding, top_k, share))
 
 
-def _check_top_k(top_k: object) -> None:
-    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-        raise InputError(f"similarity_top_k must be a whole number from 1, not {top_k!r}.")
+def _varied(hits: Sequence[Hit], vector: Any, top_k: int, share: float) -> list[Hit]:
+    """In the order of selection, each with its own score."""
+    if not hits:
+        return []
+    vectors = np.stack([np.asarray(hit.vector) for hit in hits])
+    order = maximal_marginal_relevance(vector, vectors, k=top_k, lambda_mult=share)
+    return [hits[index] for index in order]
 
 
-def _balance(query: VectorStoreQuery, options: Mapping[str, Any]) -> float:
-    threshold = options.get("mmr_threshold", query.mmr_threshold)
-    if threshold is None:
-        return _BALANCE
-    if not isinstance(threshold, (int, float)) or not 0.0 <= threshold <= 1.0:
-        raise InputError(f"mmr_threshold must lie between 0 and 1, not {threshold!r}.")
-    return threshold
+def _plain(ask: Ask) -> Search:
+    return Search((ask,), lambda answers: answers[0])
 
 
-def _prefetch(top_k: int, options: Mapping[str, Any]) -> int:
-    """How many nearest nodes MMR chooses from: `mmr_prefetch_k`, or `mmr_prefetch_factor` times top_k."""
-    count, factor = options.get("mmr_prefetch_k"), options.get("mmr_prefetch_factor")
-    if count is not None and factor is not None:
-        raise TypeError("mmr_prefetch_k and mmr_prefetch_factor exclude each other; give one.")
-    wanted = count if count is not None else ceil(top_k * (_PREFETCH if factor is None else factor))
-    return max(top_k, wanted)
+def _vector(query: VectorStoreQuery) -> list[float]:
+    if query.query_embedding is None:
+        raise InputError(
+            f"The query has no embedding, and mode {query.mode.value} searches with it.",
+            hint="Set query_embedding, or retrieve through an index with an embed_model.",
+        )
+    return query.query_embedding
+
+
+def _text(query: VectorStoreQuery) -> str:
+    if not query.query_str or not query.query_str.strip():
+        raise InputError(
+            f"The query has no text, and this search in mode {query.mode.value} needs its words.",
+            hint="Set query_str, or retrieve through an index.",
+        )
+    return query.query_str
+
+
+def _scores(hits: Sequence[Hit]) -> list[float]:
+    """Those that the order comes from, since LlamaIndex sorts by them; what a reranker did not read stands last."""
+    made = [hit.rerank_score for hit in hits if hit.rerank_score is not None]
+    if not made:
+        return [hit.score for hit in hits]
+    return [min(made) if hit.rerank_score is None else hit.rerank_score for hit in hits]
+
+
+def _tell(answer: SearchResult) -> None:
+    short = answer.incomplete
+    if short is not None:
+        level = logging.DEBUG if short.code == "few_matches" else logging.WARNING
+        _log.log(level, "%d of %d nodes: %s", len(answer), answer.limit, short.message)
+    for note in answer.notes:
+        _log.warning("%s", note)

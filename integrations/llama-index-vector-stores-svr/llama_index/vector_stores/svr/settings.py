@@ -45,4 +45,8 @@ def written_spec(given: Scheme | IndexSpec | None) -> Any:
 
 def written_fields(given: FieldTypes | None) -> dict[str, str] | None:
     """What is no known type is written as text, and refused with the reason when the collection is opened."""
-    return None if given is None else {name: _NAMES.get(kind, str(kind)) for name, kind in given.items()}
+    return None if given is None else {name: type_name(kind) for name, kind in given.items()}
+
+
+def type_name(kind: Any) -> str:
+    return _NAMES.get(kind, str(kind))
