@@ -1,4 +1,9 @@
-"""Reranking: a second, closer look at the best hits, by a model that reads query and text together."""
+"""Reranking: a second, closer look at the best hits, by a model that reads query and text together.
+
+Providers' SDKs are imported when one of the names that need them is first used.
+"""
+
+from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -6,16 +11,34 @@ from typing import TYPE_CHECKING
 from svr_retrievers.reranking.protocol import AsyncReranker, Reranker, check_reranker, scores
 
 if TYPE_CHECKING:
+    from svr_retrievers.providers.calling import RetryPolicy
+    from svr_retrievers.providers.limits import Limits
+    from svr_retrievers.providers.usage import Usage
     from svr_retrievers.reranking.cohere import CohereReranker
     from svr_retrievers.reranking.voyage import VoyageReranker
 
-_EXTRAS = {"CohereReranker": "cohere", "VoyageReranker": "voyage"}
+__all__ = [
+    "AsyncReranker",
+    "CohereReranker",
+    "Limits",
+    "Reranker",
+    "RetryPolicy",
+    "Usage",
+    "VoyageReranker",
+    "check_reranker",
+    "scores",
+]
 
-__all__ = ["AsyncReranker", "CohereReranker", "Reranker", "VoyageReranker", "check_reranker", "scores"]
+_LATER = {
+    "CohereReranker": "svr_retrievers.reranking.cohere",
+    "Limits": "svr_retrievers.providers.limits",
+    "RetryPolicy": "svr_retrievers.providers.calling",
+    "Usage": "svr_retrievers.providers.usage",
+    "VoyageReranker": "svr_retrievers.reranking.voyage",
+}
 
 
 def __getattr__(name: str) -> object:
-    """What needs an extra is imported when it is first asked for."""
-    if name in _EXTRAS:
-        return getattr(import_module(f"{__name__}.{_EXTRAS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

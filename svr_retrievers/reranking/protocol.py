@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
-import os
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol, cast, runtime_checkable
+from collections.abc import Awaitable, Sequence
+from typing import Protocol, cast, runtime_checkable
 
 import anyio
 import numpy as np
 
 from svr_retrievers.errors import InputError, RerankFailed, SVRError
-
-BLOCKING_CALLS: Final = 16
-"""Most blocking rerankers that run at once, late ones that nobody waits for included: further calls wait."""
+from svr_retrievers.reranking.threads import threads
 
 
 @runtime_checkable
@@ -95,7 +90,7 @@ async def scores(
 async def _ask(reranker: AnyReranker, query: str, texts: list[str]) -> object:
     if isinstance(reranker, AsyncReranker):
         return cast("object", await reranker.arerank(query, texts))
-    answer, error = await _in_thread(lambda: reranker.rerank(query, texts))
+    answer, error = await asyncio.wrap_future(threads().submit(lambda: reranker.rerank(query, texts)))
     if error is not None:
         raise error
     return answer
@@ -123,36 +118,3 @@ def _nonsense(name: str, what: str) -> RerankFailed:
         reason="answer",
         provider=name,
     )
-
-
-_threads: ThreadPoolExecutor | None = None
-
-
-def _pool() -> ThreadPoolExecutor:
-    """Threads of their own: a late reranker must hold up no search, and many late ones must stay few threads."""
-    global _threads  # noqa: PLW0603 - one pool a process is the point
-    if _threads is None:
-        _threads = ThreadPoolExecutor(BLOCKING_CALLS, thread_name_prefix="svr-rerank")
-    return _threads
-
-
-def _forget_after_fork() -> None:
-    global _threads  # noqa: PLW0603 - the child starts without the parent's threads
-    _threads = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-async def _in_thread(call: Callable[[], object]) -> tuple[object, Exception | None]:
-    """The call's answer or its error, from a thread; cancelling leaves the thread to itself."""
-
-    def caught() -> tuple[object, Exception | None]:
-        try:
-            return call(), None
-        except Exception as error:  # noqa: BLE001 - handed over whole; a future cannot carry each kind of error
-            return None, error
-
-    context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(_pool(), context.run, caught)

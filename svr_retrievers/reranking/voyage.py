@@ -18,16 +18,24 @@ from svr_retrievers.reranking.hosted import HostedReranker, Ranked, Room
 DOCUMENTS: Final = 1000
 _TOKENS: Final = {"rerank-2-lite": 300_000, "rerank-1": 100_000, "rerank-lite-1": 300_000}
 _CONTEXT: Final = {"rerank-2": 16_000, "rerank-2-lite": 8_000, "rerank-1": 8_000, "rerank-lite-1": 4_000}
+_PRICES: Final = {
+    "rerank-3": 0.05,
+    "rerank-3-lite": 0.02,
+    "rerank-2.5": 0.05,
+    "rerank-2.5-lite": 0.02,
+    "rerank-2": 0.05,
+    "rerank-2-lite": 0.02,
+}
 
 
 class VoyageReranker(HostedReranker[VoyageClient]):
     """Scores from 0 to 1 by `rerank-2.5`, or `rerank-2.5-lite` and other models of Voyage AI.
 
     The key is `api_key` or VOYAGE_API_KEY. One request holds up to 1,000 documents and the model's tokens; longer
-    lists are split. A document longer than the model's context is cut by Voyage (`truncation=False`: refused).
+    lists are split. A document longer than the model's context is cut by Voyage (`truncate=False`: refused).
     The query may begin with an instruction, which rerank-2.5 follows. Without `limits`, all Voyage rerankers of
-    the process with this key share those of the lowest paid tier. `price_per_million_tokens` (USD) is what
-    `usage` counts costs by.
+    the process with this key share those of the lowest paid tier. `price_per_million_tokens` (USD), which `usage`
+    counts costs by, is the list price unless it is given.
 
     Raises:
         ConfigError: there is no key.
@@ -40,7 +48,7 @@ class VoyageReranker(HostedReranker[VoyageClient]):
         *,
         api_key: str | SecretStr | None = None,
         base_url: str | None = None,
-        truncation: bool = True,
+        truncate: bool = True,
         max_documents: int = DOCUMENTS,
         max_tokens: int | None = None,
         limits: Limits | None = None,
@@ -56,14 +64,14 @@ class VoyageReranker(HostedReranker[VoyageClient]):
             requests_per_minute=2000,
             tokens_per_minute=4_000_000 if "lite" in model else 2_000_000,
             retry=retry,
-            meter=Meter(price_per_million_tokens),
+            meter=Meter(_PRICES.get(model) if price_per_million_tokens is None else price_per_million_tokens),
             error=RerankFailed,
             timing=timing,
         )
         tokens = _TOKENS.get(model, 600_000) if max_tokens is None else max_tokens
         super().__init__(account, model, Room(max_documents, tokens, _CONTEXT.get(model, 32_000)))
-        self._truncation = truncation
+        self._truncate = truncate
 
     async def _ask(self, client: VoyageClient, query: str, texts: Sequence[str]) -> Ranked:
-        made = await client.rerank(query, texts, model=self.model, truncation=self._truncation)
+        made = await client.rerank(query, texts, model=self.model, truncation=self._truncate)
         return Ranked([(each.index, each.relevance_score) for each in made.results], made.total_tokens)

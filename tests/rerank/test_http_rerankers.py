@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
+import re
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from svr_retrievers import Document, SVRClient, errors
-from svr_retrievers.providers.calling import RetryPolicy
-from svr_retrievers.providers.limits import Limits
 from svr_retrievers.providers.timing import Timing
-from svr_retrievers.reranking import CohereReranker, VoyageReranker, scores
+from svr_retrievers.reranking import CohereReranker, Limits, RetryPolicy, VoyageReranker, scores
+from svr_retrievers.reranking.hosted import AT_ONCE
+from svr_retrievers.reranking.threads import MOST
+from svr_retrievers.search.request import MAX_LIMIT
+from svr_retrievers.search.rerank import CANDIDATES_PER_HIT, DEFAULT_SECONDS, LEAST_CANDIDATES
 
 pytest.importorskip("voyageai")
 pytest.importorskip("cohere")
@@ -228,8 +234,18 @@ def test_the_price_of_tokens_makes_the_cost(server: Replay) -> None:
         assert reranker.usage.cost_usd == pytest.approx(1.3)
 
 
+@pytest.mark.parametrize(
+    ("model", "cost"), [("rerank-2.5", 1.3e-6), ("rerank-2.5-lite", 5.2e-7), ("new", None)]
+)
+def test_list_prices_are_known(server: Replay, model: str, cost: float | None) -> None:
+    with VoyageReranker(model, api_key=KEY, base_url=f"{server.url}/v1") as reranker:
+        reranker.rerank("q", TEXTS)
+
+        assert reranker.usage.cost_usd == (None if cost is None else pytest.approx(cost))
+
+
 def test_options_reach_the_provider(server: Replay) -> None:
-    with VoyageReranker("rerank-2.5-lite", api_key=KEY, base_url=f"{server.url}/v1", truncation=False) as one:
+    with VoyageReranker("rerank-2.5-lite", api_key=KEY, base_url=f"{server.url}/v1", truncate=False) as one:
         one.rerank("q", TEXTS)
     with CohereReranker("rerank-v4.0-fast", api_key=KEY, base_url=server.url, max_tokens_per_doc=99) as other:
         other.rerank("q", TEXTS)
@@ -516,3 +532,35 @@ def test_a_slow_provider_costs_a_search_no_more_than_its_time(make: Make, server
 
         assert found.ids == ("d0", "d1", "d2")
         assert "did not answer within 0.05 s; the merged order stands" in found.notes[0]
+
+
+# The page about it
+
+
+def test_the_page_is_true(server: Replay, naps: Naps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All its code runs, one block after the other, and prints what it says."""
+    page = Path(__file__).parents[2].joinpath("docs/reranking.md").read_text("utf-8")
+    local = partial(VoyageReranker, api_key=KEY, base_url=f"{server.url}/v1")
+    monkeypatch.setattr("svr_retrievers.reranking.VoyageReranker", local, raising=False)
+    printed = io.StringIO()
+    names: dict[str, object] = {"__name__": "page"}
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    with contextlib.redirect_stdout(printed):
+        for block in blocks:
+            exec(compile(block, "docs/reranking.md", "exec", dont_inherit=True), names)
+    promised = re.findall(r"^ *print\(.*\) +# (.+)$", "".join(blocks), flags=re.MULTILINE)
+
+    assert len(blocks) == 3
+    assert printed.getvalue().splitlines() == promised
+    assert len(promised) == 8
+
+
+def test_the_limits_on_the_page_are_those_of_the_code() -> None:
+    page = " ".join(Path(__file__).parents[2].joinpath("docs/reranking.md").read_text("utf-8").split())
+
+    assert f"{CANDIDATES_PER_HIT} × `limit`, at least {LEAST_CANDIDATES}" in page
+    assert f"at least `limit`, at most {MAX_LIMIT:,}" in page
+    assert f"| `rerank_timeout_seconds` | {DEFAULT_SECONDS:g} |" in page
+    assert f"at most {MOST} at once" in page
+    assert AT_ONCE == 4
+    assert "goes in several, four at a time" in page

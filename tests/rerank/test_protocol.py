@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import numpy as np
 import pytest
 
 from svr_retrievers import errors
-from svr_retrievers.reranking.protocol import BLOCKING_CALLS, check_reranker, name_of, scores
+from svr_retrievers.reranking.protocol import check_reranker, name_of, scores
+from svr_retrievers.reranking.threads import MOST, Threads
 
 pytestmark = pytest.mark.rerank
 
@@ -197,8 +201,8 @@ async def test_cancelling_the_caller_cancels_the_reranker() -> None:
 
 async def test_many_late_rerankers_stay_few_threads_and_those_that_waited_never_run() -> None:
     reranker = Stuck()
-    many = [asyncio.create_task(scores(reranker, str(n), ["a"])) for n in range(3 * BLOCKING_CALLS)]
-    for _ in range(BLOCKING_CALLS):
+    many = [asyncio.create_task(scores(reranker, str(n), ["a"])) for n in range(3 * MOST)]
+    for _ in range(MOST):
         await asyncio.to_thread(reranker.asked.acquire)
     for task in many:
         task.cancel()
@@ -207,8 +211,8 @@ async def test_many_late_rerankers_stay_few_threads_and_those_that_waited_never_
     reranker.free.set()
 
     assert await scores(Lengths(), "q", ["four"]) == [4.0]
-    assert len(running) <= BLOCKING_CALLS
-    assert len(reranker.ended) <= BLOCKING_CALLS
+    assert len(running) <= MOST
+    assert len(reranker.ended) <= MOST
 
 
 @pytest.mark.parametrize("what", [Lengths, "voyage", 7, object(), [Lengths()]], ids=str)
@@ -234,6 +238,60 @@ def test_a_reranker_is_called_by_its_name_or_its_class() -> None:
     assert name_of(Lengths()) == "lengths"
     assert name_of(Nameless()) == "Nameless"
     assert name_of(Answers(None)) == "odd"
+
+
+async def test_what_would_end_the_program_is_an_error_of_the_reranker() -> None:
+    with pytest.raises(errors.RerankFailed) as caught:
+        await scores(Answers(SystemExit(3)), "q", ["a"])  # type: ignore[arg-type]
+
+    assert str(caught.value.__cause__) == "SystemExit"
+
+
+async def test_a_reranker_sees_the_context_of_its_caller() -> None:
+    seen: list[str] = []
+    trace: ContextVar[str] = ContextVar("trace")
+
+    class Sees:
+        def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+            seen.append(trace.get())
+            return [0.0 for _ in texts]
+
+    trace.set("a search")
+    await scores(Sees(), "q", ["a"])
+
+    assert seen == ["a search"]
+
+
+def test_threads_are_started_as_needed_and_used_again() -> None:
+    threads = Threads()
+    names = [threads.submit(lambda: threading.current_thread().name) for _ in range(200)]
+    ran = {future.result(30)[0] for future in names}
+    gate = threading.Barrier(MOST)
+    together = [threads.submit(gate.wait) for _ in range(MOST)]
+
+    assert len(ran) <= MOST
+    assert sorted(future.result(30)[0] for future in together) == list(range(MOST))  # type: ignore[type-var]
+
+
+def test_a_stuck_reranker_does_not_keep_the_interpreter_alive() -> None:
+    program = """
+import asyncio, threading
+from svr_retrievers.errors import RerankFailed
+from svr_retrievers.reranking import scores
+
+class Stuck:
+    def rerank(self, query, texts):
+        threading.Event().wait()
+
+try:
+    asyncio.run(scores(Stuck(), "q", ["a"], timeout_seconds=0.01))
+except RerankFailed as error:
+    print(error.reason)
+"""
+    asked = [sys.executable, "-c", program]
+    ended = subprocess.run(asked, check=False, capture_output=True, text=True, timeout=60)
+
+    assert (ended.stdout, ended.returncode) == ("timeout\n", 0), ended.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
