@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from svr_retrievers.blocking.reranking import blocking_scores
 from svr_retrievers.errors import SVRError
-from svr_retrievers.reranking.protocol import check_reranker, scores
+from svr_retrievers.reranking import check_reranker, scores
 
 SCORE_KEY: Final = "relevance_score"
 _log = logging.getLogger("langchain_svr")

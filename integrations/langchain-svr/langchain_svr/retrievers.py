@@ -29,7 +29,7 @@ _BY_TYPE = {
     "mmr": ROUTING_OPTIONS | {"fetch_k", "lambda_mult"},
     "similarity_score_threshold": ROUTING_OPTIONS | RERANK_OPTIONS | {"score_threshold"},
     "hybrid": HYBRID_OPTIONS | RERANK_OPTIONS,
-    "keyword": KEYWORD_OPTIONS | RERANK_OPTIONS,
+    "keyword": KEYWORD_OPTIONS,
 }
 _OF_SOME_TYPE = frozenset[str]().union(*_BY_TYPE.values())
 
@@ -77,7 +77,7 @@ class SVRRetriever(BaseRetriever):
     weights: tuple[float, float] | None = None
     """For `hybrid`: how much meaning and words count, (1.0, 1.0) if left out."""
     fusion: str | None = None
-    """For `hybrid`: how the two rankings become one; reciprocal ranks if left out."""
+    """For `hybrid`: how two rankings become one: "rrf" (reciprocal ranks, if left out), "distribution", "convex"."""
     reranker: Any = Field(default=None, repr=False, exclude=True)
     """An object with `rerank(query, texts)` or `arerank(query, texts)`: its scores decide the order."""
     rerank_timeout_seconds: float | None = None

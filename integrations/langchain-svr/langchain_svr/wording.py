@@ -13,16 +13,16 @@ from langchain_svr.searching import SearchingStore, documents, noted, packed, sc
 from svr_retrievers import Hit
 
 _HYBRID: Final = COMMON_OPTIONS | HYBRID_OPTIONS | RERANK_OPTIONS
-_KEYWORD: Final = COMMON_OPTIONS | KEYWORD_OPTIONS | RERANK_OPTIONS
+_KEYWORD: Final = COMMON_OPTIONS | KEYWORD_OPTIONS
 
 
 class WordingStore(SearchingStore):
     """Each call carries its own settings; nothing of one query is kept for the next.
 
-    Beside `filter`, `partitions`, `timeout_seconds`, `namespace`, `with_details` and the options of a
-    reranker, hybrid searches take `weights`, a pair for meaning and for words, and `fusion`, the way in
-    which the two rankings become one. `with_details` adds `svr_vector_rank` and `svr_keyword_rank`, which
-    are None where a document was not among the answers of that ranking.
+    All take `filter`, `partitions`, `timeout_seconds`, `namespace` and `with_details`. Hybrid searches also
+    take `weights`, a pair for meaning and for words, `fusion`, the way in which the two rankings become one
+    ("rrf", "distribution" or "convex"), and the options of a reranker. There `with_details` adds
+    `svr_vector_rank` and `svr_keyword_rank`, which are None where a document was not in that ranking.
     """
 
     def hybrid_search(

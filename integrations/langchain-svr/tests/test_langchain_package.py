@@ -56,7 +56,7 @@ PUBLIC = {
     "svr_retrievers",
     "svr_retrievers.errors",
     "svr_retrievers.blocking.reranking",
-    "svr_retrievers.reranking.protocol",
+    "svr_retrievers.reranking",
 }
 
 

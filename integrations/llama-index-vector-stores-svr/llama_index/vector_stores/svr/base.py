@@ -255,8 +255,8 @@ class SVRVectorStore(BasePydanticVectorStore):
 
         Keyword arguments, `vector_store_kwargs` of a retriever: `partitions`, `exact`, `nprobe`,
         `recall_target`, `timeout_seconds` and `ef_search` as in `Collection.search`; `node_ids` searches
-        only these nodes; `fusion` as in `Collection.hybrid`; `reranker`, `fetch_k` and `rerank_timeout_seconds`
-        in every mode but mmr; in mode mmr `mmr_threshold` (1 only closeness, 0 only variety, default 0.5) and
+        only these nodes; in mode hybrid `fusion`; in the modes default and hybrid `reranker`, `fetch_k` and
+        `rerank_timeout_seconds`; in mode mmr `mmr_threshold` (1 only closeness, 0 only variety, default 0.5) and
         `mmr_prefetch_factor` (default 4) or `mmr_prefetch_k`. `query.node_ids` is not used: LlamaIndex
         fills it with the image and index nodes of its own index, which would hide all text nodes.
         """

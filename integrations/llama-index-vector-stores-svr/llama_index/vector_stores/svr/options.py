@@ -10,6 +10,7 @@ from llama_index.core.vector_stores import VectorStoreQuery
 from llama_index.core.vector_stores.types import VectorStoreQueryMode as Mode
 
 from svr_retrievers.errors import InputError
+from svr_retrievers.search.hybrid import Fusion, check_fusion
 
 _WORDS: Final = ("partitions", "timeout_seconds")
 _SEARCH: Final = ("partitions", "exact", "nprobe", "recall_target", "timeout_seconds", "ef_search")
@@ -20,7 +21,7 @@ _OWN: Final = ("node_ids",)
 _BY_MODE: Final[dict[Mode, tuple[str, ...]]] = {
     Mode.DEFAULT: (*_SEARCH, *_OWN, *_RERANK),
     Mode.MMR: (*_SEARCH, *_OWN, *_MMR),
-    Mode.TEXT_SEARCH: (*_WORDS, *_OWN, *_RERANK),
+    Mode.TEXT_SEARCH: (*_WORDS, *_OWN),
     Mode.HYBRID: (*_WORDS, *_OWN, *_HYBRID, *_RERANK),
 }
 _ALL: Final = (*_SEARCH, *_OWN, *_MMR, *_HYBRID, *_RERANK)
@@ -86,6 +87,11 @@ def weight_of_vectors(query: VectorStoreQuery) -> float:
     if not isinstance(alpha, (int, float)) or isinstance(alpha, bool) or not 0.0 <= alpha <= 1.0:
         raise InputError(f"alpha must lie between 0 (words) and 1 (vectors), not {alpha!r}.")
     return float(alpha)
+
+
+def fusion(options: Mapping[str, Any]) -> Fusion:
+    """How the two rankings become one. Raises InputError for a name that is none."""
+    return check_fusion(options.get("fusion", "rrf"))
 
 
 def balance(query: VectorStoreQuery, options: Mapping[str, Any]) -> float:

@@ -16,7 +16,7 @@ from llama_index.vector_stores.svr.nodes import ID_KEY, SOURCE_KEY, to_node
 
 from svr_retrievers import AtlasEmbedding, Collection, Hit, SearchResult, maximal_marginal_relevance
 from svr_retrievers.errors import InputError
-from svr_retrievers.search.hybrid import depth, fuse
+from svr_retrievers.search.hybrid import Fusion, depth, fuse
 
 Merge: TypeAlias = Callable[[Sequence[SearchResult]], Sequence[Hit]]
 _log: Final = logging.getLogger("llama_index.vector_stores.svr")
@@ -113,44 +113,48 @@ def _keywords(query: VectorStoreQuery, common: dict[str, Any], limit: int) -> As
 def _hybrid(query: VectorStoreQuery, common: dict[str, Any], collection: Collection) -> Search:
     """Where `alpha` leaves one ranking no weight, the other is asked alone."""
     alpha = checked.weight_of_vectors(query)
+    fusion = checked.fusion(common)
     limit = query.similarity_top_k if query.hybrid_top_k is None else query.hybrid_top_k
     alone = {name: value for name, value in common.items() if name != "fusion"}
     if alpha == 0.0:
+        _refuse_reranker(common, "of words alone")
         return _plain(_keywords(query, alone, limit))
     if alpha == 1.0:
         return _plain(_nearest(query, alone, collection, limit))
+    weights = (alpha, 1.0 - alpha)
     if query.sparse_top_k is not None or query.hybrid_top_k is not None:
-        return _apart(query, common, collection, limit, (alpha, 1.0 - alpha))
+        _refuse_reranker(common, "with sparse_top_k or hybrid_top_k")
+        return Search(
+            _apart(query, alone, collection, limit), lambda found: _fused(found, limit, weights, fusion)
+        )
     by = {} if embeds(collection) else {"vector": _vector(query)}
-    weights = {"weights": (alpha, 1.0 - alpha), "limit": limit}
-    return _plain(Ask("hybrid", common | by | weights | {"text": _text(query)}))
+    return _plain(Ask("hybrid", common | by | {"text": _text(query), "weights": weights, "limit": limit}))
+
+
+def _refuse_reranker(common: Mapping[str, Any], what: str) -> None:
+    if "reranker" in common:
+        raise InputError(
+            f"A hybrid query {what} takes no reranker.",
+            hint="Rerank its nodes by the postprocessor SVRRerank.",
+        )
 
 
 def _apart(
-    query: VectorStoreQuery,
-    common: dict[str, Any],
-    collection: Collection,
-    limit: int,
-    weights: tuple[float, float],
-) -> Search:
-    """Each ranking as deep as the query says, fused by reciprocal ranks; the collection's own depth is its own."""
-    wrong = [name for name in ("fusion", "reranker") if common.get(name) is not None]
-    if wrong:
-        raise InputError(
-            f"{' and '.join(wrong)} cannot be combined with sparse_top_k or hybrid_top_k.",
-            hint="Leave those two out, or rerank the nodes by the postprocessor SVRRerank.",
-        )
+    query: VectorStoreQuery, common: dict[str, Any], collection: Collection, limit: int
+) -> tuple[Ask, Ask]:
+    """Each ranking as deep as the query says, and as the collection goes itself where it says nothing."""
     near = query.similarity_top_k if query.hybrid_top_k is not None else depth(limit)
     said = depth(limit) if query.sparse_top_k is None else query.sparse_top_k
-    asks = (_nearest(query, common, collection, near), _keywords(query, common, said))
-    return Search(asks, lambda answers: _fused(answers, limit, weights))
+    return _nearest(query, common, collection, near), _keywords(query, common, said)
 
 
-def _fused(answers: Sequence[SearchResult], limit: int, weights: tuple[float, float]) -> list[Hit]:
+def _fused(
+    answers: Sequence[SearchResult], limit: int, weights: tuple[float, float], fusion: Fusion
+) -> list[Hit]:
     near, said = answers
     known = {(hit.namespace, hit.id): hit for hit in [*said, *near]}
-    rankings = [[((hit.namespace, hit.id), hit.score) for hit in each] for each in answers]
-    best = fuse(rankings[0], rankings[1], weights)[:limit]
+    by_vector, by_word = ([((hit.namespace, hit.id), hit.score) for hit in each] for each in answers)
+    best = fuse(by_vector, by_word, weights, fusion)[:limit]
     return [replace(known[each.key], score=each.score, legs=each.legs) for each in best]
 
 

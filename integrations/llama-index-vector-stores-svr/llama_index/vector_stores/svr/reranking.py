@@ -12,7 +12,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from svr_retrievers.blocking.reranking import blocking_scores
 from svr_retrievers.errors import InputError, SVRError
-from svr_retrievers.reranking.protocol import check_reranker, scores
+from svr_retrievers.reranking import check_reranker, scores
 
 _log: Final = logging.getLogger("llama_index.vector_stores.svr")
 
