@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ class EmbeddingCache:
             raise InputError("megabytes, ttl_seconds and disk_megabytes of a cache must be positive.")
         self.megabytes = megabytes
         self.ttl_seconds = ttl_seconds
+        self._disk_megabytes = disk_megabytes
         self._lock = threading.Lock()
         self._memory: TTLCache[bytes, Vector] = TTLCache(
             megabytes * 2**20, ttl_seconds, timer=timing.clock, getsizeof=_size
@@ -94,6 +96,17 @@ class EmbeddingCache:
         """Closes the file; it is opened again when it is needed."""
         if self.disk is not None:
             self.disk.close()
+
+    def __reduce__(self) -> tuple[Callable[[], EmbeddingCache], tuple[()]]:
+        """A pickle holds the settings and the file's path, no vectors."""
+        made = partial(
+            EmbeddingCache,
+            megabytes=self.megabytes,
+            ttl_seconds=self.ttl_seconds,
+            path=self.disk.path if self.disk is not None else None,
+            disk_megabytes=self._disk_megabytes,
+        )
+        return made, ()
 
     def __len__(self) -> int:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 from pydantic import SecretStr
@@ -82,6 +83,21 @@ class CohereEmbedder(EmbeddingService):
         )
         super().__init__(
             made, cache=cache, batch_size=size, batch_tokens=batch_tokens, concurrency=concurrency
+        )
+        self._made_by = partial(
+            CohereEmbedder,
+            model,
+            dtype=dtype,
+            truncate=truncate,
+            base_url=base_url,
+            dimensions=dimensions,
+            cache=cache,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            concurrency=concurrency,
+            limits=limits,
+            retry=retry,
+            price_per_million_tokens=price_per_million_tokens,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from pydantic import SecretStr
@@ -70,6 +71,19 @@ class OpenAIEmbedder(EmbeddingService):
         )
         super().__init__(
             made, cache=cache, batch_size=size, batch_tokens=batch_tokens, concurrency=concurrency
+        )
+        self._made_by = partial(
+            OpenAIEmbedder,
+            model,
+            base_url=base_url,
+            dimensions=dimensions,
+            cache=cache,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            concurrency=concurrency,
+            limits=limits,
+            retry=retry,
+            price_per_million_tokens=price_per_million_tokens,
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -53,6 +54,16 @@ class EmbeddingService:
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise InputError(f"{name} must be a whole number from 1 on, not {value!r}.")
         self.model = _model_of(embedder, space, limits)
+        self._made_by: Callable[[], EmbeddingService] = partial(
+            EmbeddingService,
+            embedder,
+            space=space,
+            cache=cache,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            concurrency=concurrency,
+            limits=limits,
+        )
         self.cache = EmbeddingCache() if cache is True else cache or None
         self.concurrency = concurrency or self.model.concurrency
         self.flights = Flights()
@@ -186,6 +197,10 @@ class EmbeddingService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def __reduce__(self) -> tuple[Callable[[], EmbeddingService], tuple[()]]:
+        """A pickle holds the options, and no key: where it arrives the key comes from the environment."""
+        return self._made_by, ()
 
     def __repr__(self) -> str:
         space = self.model.space

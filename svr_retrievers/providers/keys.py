@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -45,3 +46,18 @@ def scrubbed(text: str, key: SecretStr | None) -> str:
     if len(secret) >= _SHORTEST:
         text = text.replace(secret, "***")
     return _BEARER.sub(r"\1 ***", text)
+
+
+class KeyFilter(logging.Filter):
+    """Keeps a key out of a logger whose SDK logs what servers answer: some servers repeat the key they refuse."""
+
+    def __init__(self, key: SecretStr) -> None:
+        super().__init__()
+        self._key = key
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        clean = scrubbed(said, self._key)
+        if clean != said:
+            record.msg, record.args = clean, ()
+        return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from svr_retrievers.errors import InputError
 from svr_retrievers.providers.timing import REAL, Timing
@@ -116,6 +117,7 @@ class Limits:
             "inputs": inputs_per_minute,
             "requests": requests_per_minute,
         }
+        self._burst_seconds = burst_seconds
         self.per_minute = {name: rate for name, rate in per_minute.items() if rate is not None}
         for name, rate in self.per_minute.items():
             if not rate > 0:
@@ -138,6 +140,17 @@ class Limits:
         """Lets no request out for so long."""
         for bucket in self._buckets.values():
             bucket.hold(seconds)
+
+    def __reduce__(self) -> tuple[Callable[[], Limits], tuple[()]]:
+        """A pickle holds the rates; where it arrives the buckets are full, and that process's own."""
+        made = partial(
+            Limits,
+            requests_per_minute=self.per_minute.get("requests"),
+            inputs_per_minute=self.per_minute.get("inputs"),
+            tokens_per_minute=self.per_minute.get("tokens"),
+            burst_seconds=self._burst_seconds,
+        )
+        return made, ()
 
     def __repr__(self) -> str:
         shown = [f"{rate:,.0f} {name}" for name, rate in reversed(self.per_minute.items())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, cast
@@ -10,13 +11,14 @@ from pydantic import SecretStr
 
 from svr_retrievers.errors import EmbeddingFailed, ProviderFailed
 from svr_retrievers.providers.calling import Account, RetryPolicy
-from svr_retrievers.providers.keys import find_key, fingerprint
+from svr_retrievers.providers.keys import KeyFilter, find_key, fingerprint
 from svr_retrievers.providers.limits import Limits, shared_limits
 from svr_retrievers.providers.sdk import Sdk, need_sdk
 from svr_retrievers.providers.timing import REAL, Timing
 from svr_retrievers.providers.usage import Meter
 
 VARIABLES = ("VOYAGE_API_KEY",)
+_SDK_LOG = logging.getLogger("voyage")
 
 
 class Embeddings(Protocol):
@@ -47,6 +49,8 @@ class VoyageClient:
         )
         self._current = voyageai.aiosession
         self._session = aiohttp.ClientSession()
+        self._filter = KeyFilter(key)
+        _SDK_LOG.addFilter(self._filter)
 
     @contextmanager
     def _pooled(self) -> Iterator[None]:
@@ -83,6 +87,7 @@ class VoyageClient:
         return cast("Ranking", made)
 
     async def aclose(self) -> None:
+        _SDK_LOG.removeFilter(self._filter)
         await self._session.close()
 
 
