@@ -1,0 +1,61 @@
+"""Carries out what was planned for a batch, in the order in which a killed run leaves nothing behind that is lost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from svr_retrievers.errors import BatchError
+from svr_retrievers.ingest.planning import Plan, chunk_ids
+from svr_retrievers.ingest.refusing import Refusing
+from svr_retrievers.ingest.report import Tally
+from svr_retrievers.ingest.target import Target
+from svr_retrievers.ingest.vectors import Ready
+
+Ids = tuple[str, Iterator[str]]
+
+
+class Writing:
+    """Writes batches one after the other."""
+
+    def __init__(self, target: Target, refusing: Refusing, tally: Tally) -> None:
+        self._target, self._refusing, self._tally = target, refusing, tally
+
+    async def write(self, plan: Plan, ready: Ready) -> None:
+        """First the chunks go that a document no longer has, while its chunk 0 still says that there are so many.
+
+        Then the rows come, chunk 0 never after the others. Then what the document left in its other form goes, which
+        every run would find again by its id.
+        """
+        shortened = [s for s in plan.shortened if not s[0].refused]
+        await self._delete([(w.namespace, chunk_ids(w.id, first, end)) for w, first, end in shortened])
+        await self._add(ready)
+        forms = [(w.namespace, chunk_ids(w.id, 0, end)) for w, end in plan.replaced if not w.refused]
+        forms += [(w.namespace, iter((w.id,))) for w in plan.whole if not w.refused]
+        await self._delete(forms)
+        self._tally.add(unchanged=plan.unchanged)
+
+    async def _delete(self, ids: list[Ids]) -> None:
+        """In one call a namespace, for as many documents as there are."""
+        together: defaultdict[str, list[Iterator[str]]] = defaultdict(list)
+        for namespace, some in ids:
+            together[namespace].append(some)
+        for namespace, each in together.items():
+            self._tally.add(deleted=await self._target.delete(namespace, (i for some in each for i in some)))
+
+    async def _add(self, ready: Ready) -> None:
+        """All rows in one call; without the documents that the store still refuses, as often as it does."""
+        left = ready.standing()
+        while left.rows:
+            try:
+                made = await self._target.add([row.document for row in left.rows], left.vectors)
+            except BatchError as error:
+                for problem in error.problems:
+                    message = f"{problem.argument}: {problem.message}"
+                    self._refusing.refuse_work(left.rows[problem.index].work, "document", message)
+                before, left = len(left.rows), left.standing()
+                if len(left.rows) == before:
+                    raise
+                continue
+            self._tally.add(written=len(made), replaced=made.updated)
+            return
