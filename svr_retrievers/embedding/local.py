@@ -74,6 +74,7 @@ class WordLlamaEmbedder:
             raise EmbeddingFailed(
                 f"The local embedder refused a text: {error}.",
                 hint="Texts must be valid Unicode strings, without lone surrogates.",
+                reason="request",
             ) from error
 
     def __repr__(self) -> str:
@@ -107,6 +108,7 @@ def _refuse_empty(texts: Sequence[str], lengths: Vector) -> None:
             f"{bad.size} of {len(texts)} texts hold nothing to embed; the first is number {first}: "
             f"{texts[first][:40]!r}.",
             hint="Leave empty texts out, or give those documents a vector.",
+            reason="request",
         )
 
 
