@@ -62,18 +62,16 @@ def write_encoder(
     output: str = "last_hidden_state",
     table: np.ndarray = TABLE,
     tokenizer: bool = True,
+    pooled: bool = False,
 ) -> Path:
-    """A vector per token: the token's row of the table, whatever stands around it."""
+    """A vector per token: its row of the table, whatever stands around it. `pooled`: the largest of each axis."""
     folder.mkdir(parents=True, exist_ok=True)
-    nodes = [helper.make_node("Gather", ["table", "input_ids"], [output])]
-    _save(
-        folder / file,
-        nodes,
-        _inputs(inputs, number),
-        output,
-        ["batch", "sequence", table.shape[1]],
-        {"table": table},
-    )
+    output = "sentence_embedding" if pooled else output
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["rows" if pooled else output])]
+    if pooled:
+        nodes.append(helper.make_node("ReduceMax", ["rows"], [output], axes=[1], keepdims=0))
+    axes = ["batch", table.shape[1]] if pooled else ["batch", "sequence", table.shape[1]]
+    _save(folder / file, nodes, _inputs(inputs, number), output, axes, {"table": table})
     if tokenizer:
         write_tokenizer(folder)
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,11 +13,18 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto
 
-from svr_retrievers import SVRClient
+from svr_retrievers import Document, SVRClient
 from svr_retrievers.embedding import onnx_model
 from svr_retrievers.embedding.onnx import OnnxEmbedder
 from svr_retrievers.embedding.protocol import AsyncEmbedder, Embedder
-from svr_retrievers.errors import ConfigError, EmbeddingFailed, InputError, MissingExtra, SpaceMismatch
+from svr_retrievers.errors import (
+    ConfigError,
+    EmbeddingFailed,
+    ForkedClient,
+    InputError,
+    MissingExtra,
+    SpaceMismatch,
+)
 from svr_retrievers.spaces import space_of
 from tests.providers.onnx_models import TABLE, WORDS, ids, write_encoder, write_json, write_tokenizer
 
@@ -79,9 +85,10 @@ def test_pooling_and_prefixes_are_read_from_the_folder(tmp_path):
 
 
 def test_a_graph_that_pools_itself_is_left_to_it(tmp_path):
-    """Its output is the last axis less; here the table's rows stand in for it, one token a text."""
-    folder = write_encoder(tmp_path / "m", output="token_embeddings")
-    assert OnnxEmbedder(folder).space.inputs == "pooling mean"
+    embedder = OnnxEmbedder(write_encoder(tmp_path / "m", pooled=True))
+    largest = [TABLE[ids(text)].max(axis=0) for text in ("red sky", "blue sea")]
+    np.testing.assert_allclose(embedder.matrix(["red sky", "blue sea"]), unit(largest), rtol=1e-5)
+    assert "pooling" not in embedder.space.inputs
 
 
 @pytest.mark.parametrize(
@@ -181,15 +188,12 @@ def test_batches_of_several_threads_take_turns(folder, monkeypatch):
     assert max(most) == 1
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_opens_the_model_anew(folder):
-    embedder = OnnxEmbedder(folder, threads=2)
-    expected = embedder.embed_query("red sky")
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if np.array_equal(embedder.embed_query("red sky"), expected) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+def test_a_forked_child_is_told_to_open_its_own(folder, monkeypatch):
+    """The runtime's threads do not survive a fork, and a run in the child would wait for them for ever."""
+    embedder = OnnxEmbedder(folder)
+    monkeypatch.setattr(onnx_model.os, "getpid", lambda: -1)
+    with pytest.raises(ForkedClient, match="Open the model in the child"):
+        embedder.embed_query("red")
 
 
 def test_no_text_gives_no_vector_and_bad_text_a_reason(folder):
@@ -276,9 +280,9 @@ def test_a_collection_remembers_the_model(folder, tmp_path):
     with SVRClient("memory://") as client:
         embedder = OnnxEmbedder(folder)
         colours = client.create_collection("colours", embedder=embedder)
-        colours.add(["red warm sun", "blue cold sea"])
-        assert colours.search("cold blue", limit=1)[0].text == "blue cold sea"
+        colours.add([Document(id=text, text=text) for text in ("red warm sun", "blue cold sea")])
+        assert colours.search(text="cold blue", limit=1)[0].text == "blue cold sea"
         assert colours.space == embedder.space
         other = OnnxEmbedder(write_encoder(tmp_path / "other", table=TABLE * 2))
         with pytest.raises(SpaceMismatch, match="onnx/tiny-colours"):
-            client.collection("colours", embedder=other).search("red")
+            client.collection("colours", embedder=other).search(text="red")
