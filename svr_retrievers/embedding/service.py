@@ -64,7 +64,7 @@ class EmbeddingService:
             concurrency=concurrency,
             limits=limits,
         )
-        self.cache = EmbeddingCache() if cache is True else cache or None
+        self.cache = (EmbeddingCache() if cache else None) if isinstance(cache, bool) else cache
         self.concurrency = concurrency or self.model.concurrency
         self.flights = Flights()
         self.slots = Slots(self.concurrency)
