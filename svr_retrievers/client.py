@@ -29,7 +29,7 @@ from svr_retrievers.errors import (
 )
 from svr_retrievers.filters import FieldType, split_path
 from svr_retrievers.model import DEFAULT_NAMESPACE, Metric, Server
-from svr_retrievers.names import check_key, check_name
+from svr_retrievers.names import check_key, check_name, check_text
 from svr_retrievers.routing.probe import DEFAULT_RECALL_TARGET
 from svr_retrievers.routing.schemes import Scheme
 from svr_retrievers.search.request import check_fraction
@@ -137,6 +137,7 @@ class AsyncSVRClient:
         embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None = None,
         servers: Sequence[str] = (),
         recall_target: float = DEFAULT_RECALL_TARGET,
+        text_search: str | None = None,
         if_exists: IfExists = "error",
     ) -> AsyncCollection:
         """Makes a collection, or opens it with `if_exists="open"`.
@@ -147,10 +148,15 @@ class AsyncSVRClient:
         Filters on other fields work as well, more slowly. `servers` names those, made known by `add_server`, that
         its partitions are placed on, each on the one with the fewest rows; texts and metadata stay here.
         `recall_target` is the share of the true neighbours that searches aim at which ask for no other.
+        `text_search` names how `keywords` and `hybrid` take texts apart: a text search configuration of PostgreSQL such
+        as "english", which drops stop words and stems the others, or "simple", which keeps every word as it is and
+        suits all languages. Its index is then kept from the beginning; otherwise the first such search makes a
+        simple one.
 
         Raises:
             CollectionExists: it is there and `if_exists` is "error".
-            CollectionMismatch: it is there with another metric, scheme, index, or other dimensions, fields, servers.
+            CollectionMismatch: it is there with another metric, scheme, index, text search, or other dimensions,
+                fields, servers.
             SpaceMismatch: it is there with vectors of another space than the embedder's.
             ServerNotFound: one of `servers` is not known.
         """
@@ -162,7 +168,7 @@ class AsyncSVRClient:
         config = make_config(
             name, size, metric, partition_by, filter_fields, index, backend, servers, recall_target, declared
         )
-        config = replace(config, space=space_of(embedder))
+        config = replace(config, space=space_of(embedder), text_search=_text_search(text_search, backend))
         there = False
         try:
             ref = await backend.create_collection(config)
@@ -443,6 +449,22 @@ def _check_offered(spec: IndexSpec, backend: Backend) -> None:
             )
 
 
+def _text_search(given: object, backend: Backend) -> str | None:
+    if given is None:
+        return None
+    if not isinstance(given, str) or not given:
+        raise InputError(
+            f"text_search must be the name of a text search configuration, not {given!r:.60}.",
+            hint='e.g. "simple" or "english"',
+        )
+    if given != "simple" and not backend.capabilities.languages:
+        raise InputError(
+            f"The {backend.name} backend takes texts apart plainly, and knows no text_search={given[:60]!r}.",
+            hint='Leave it out, or use "simple". PostgreSQL has languages.',
+        )
+    return check_text(given, "text_search")
+
+
 def _servers(given: Sequence[str], backend: Backend) -> tuple[str, ...]:
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise InputError(
@@ -518,6 +540,8 @@ def _compare(
         pairs.append(("index", there.index, asked.index))
     if asked.servers:
         pairs.append(("servers", list(there.servers), list(asked.servers)))
+    if asked.text_search is not None:
+        pairs.append(("text_search", there.text_search or "simple", asked.text_search))
     if asked.source is not None:
         lists = there.source.lists if there.source is not None else False
         pairs.append(("source", there.source, replace(asked.source, lists=lists)))

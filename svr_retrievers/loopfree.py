@@ -14,9 +14,10 @@ from anyio.from_thread import BlockingPortal
 
 from svr_retrievers.client import AsyncSVRClient
 from svr_retrievers.collection import AsyncChanges, AsyncCollection
+from svr_retrievers.collection.scanning import Scan
 from svr_retrievers.concurrency import NeedsLoop, drive, on_loop
 from svr_retrievers.errors import CalledFromLoop, ForkedClient
-from svr_retrievers.model import Vector
+from svr_retrievers.model import Document, Vector
 
 T = TypeVar("T")
 
@@ -100,6 +101,9 @@ class LoopFreeChanges(_Hopping, AsyncChanges):
 
 class LoopFreeCollection(_Hopping, AsyncCollection):
     """An AsyncCollection whose methods may be awaited from any event loop."""
+
+    async def _page(self, asked: Scan, after: str | None) -> list[Document]:
+        return await self._bridge.hop(partial(super()._page, asked, after))
 
     def watch(self, *, after: str | None = None) -> AsyncChanges:
         return cast("AsyncChanges", LoopFreeChanges(super().watch(after=after), self._bridge))

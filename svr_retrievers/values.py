@@ -106,10 +106,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Legs:
-    """Where a hit stood among the answers by vector and by keyword, from 1; None where it was not among them."""
+    """Where a hit stood among the answers by vector and by keyword, from 1; None where it was not among them.
+
+    `vector_score` and `keyword_score` are what it was ranked by there: the metric's score and the engine's score of
+    the words.
+    """
 
     vector: int | None
     keyword: int | None
+    vector_score: float | None = field(default=None, compare=False)
+    keyword_score: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

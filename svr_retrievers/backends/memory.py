@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -11,12 +12,15 @@ from itertools import islice
 import numpy as np
 
 from svr_retrievers.backends.distance import distances
+from svr_retrievers.backends.memory_words import Words, words_of
 from svr_retrievers.backends.protocol import (
     Batch,
     Candidate,
     Capabilities,
     CollectionConfig,
     CollectionRef,
+    KeywordPage,
+    KeywordQuery,
     MapState,
     NewPartition,
     Page,
@@ -65,6 +69,8 @@ class _Store:
     field_statistics: FilterStatistics = field(default_factory=FilterStatistics)
     rows: dict[Key, _Row] = field(default_factory=dict)
     members: dict[int, dict[Key, None]] = field(default_factory=dict)
+    changes: int = 0
+    words: Words = field(default_factory=Words)
 
 
 class MemoryBackend:
@@ -161,6 +167,7 @@ class MemoryBackend:
         self, ref: CollectionRef, known: PartitionMap, batch: Batch, partitions: Sequence[int]
     ) -> Written:
         store = self._current(ref, known)
+        store.changes += 1
         inserted: list[bool] = []
         for i, key in enumerate(zip(batch.namespaces, batch.ids, strict=True)):
             old = store.rows.get(key)
@@ -190,18 +197,37 @@ class MemoryBackend:
         distance = distances(query.vector, np.stack([row.vector for row in rows]), ref.config.metric)
         order = sorted(range(len(keys)), key=lambda i: (distance[i], keys[i]))[: query.limit]
         found = tuple(
-            Candidate(
-                *keys[i],
-                rows[i].text,
-                deepcopy(rows[i].metadata),
-                rows[i].version,
-                rows[i].partition,
-                float(distance[i]),
-                rows[i].vector.copy() if query.with_vectors else None,
-            )
-            for i in order
+            _candidate(keys[i], rows[i], distance[i], with_vector=query.with_vectors) for i in order
         )
         return Page(found, exact=True)
+
+    async def keywords(self, ref: CollectionRef, known: PartitionMap, query: KeywordQuery) -> KeywordPage:
+        store = self._current(ref, known)
+        if not words_of(query.text):
+            return KeywordPage(wordless=True)
+        scores = store.words.scores(store.rows, store.changes, query.namespace, query.text)
+        where = frozenset(query.partitions)
+        found = [
+            (-score, key)
+            for key, score in scores.items()
+            if (row := store.rows[key]).partition in where and evaluate(query.filter, row.metadata, row.typed)
+        ]
+        best = sorted(found)[: query.limit]
+        rows = [store.rows[key] for _, key in best]
+        far = [math.nan] * len(rows)
+        if rows and query.vector.size:
+            far = distances(query.vector, np.stack([row.vector for row in rows]), ref.config.metric)
+        candidates = tuple(
+            _candidate(key, row, distance, with_vector=query.with_vectors)
+            for (_, key), row, distance in zip(best, rows, far, strict=True)
+        )
+        return KeywordPage(candidates, tuple(-score for score, _ in best))
+
+    async def both(
+        self, ref: CollectionRef, known: PartitionMap, near: Query, said: KeywordQuery
+    ) -> tuple[Page, KeywordPage] | None:
+        """Nothing waits between the two, so no write can come between them either."""
+        return await self.search(ref, known, near), await self.keywords(ref, known, said)
 
     async def explain(self, ref: CollectionRef, known: PartitionMap, query: Query) -> str:
         return f"exact scan of {len(query.partitions)} partitions in memory"
@@ -214,9 +240,11 @@ class MemoryBackend:
         *,
         limit: int | None,
         with_vectors: bool,
+        after: str | None = None,
     ) -> list[Document]:
         store = self._current(ref, known)
-        found = sorted(_matching(store, which), key=lambda item: item[0])[:limit]
+        there = (item for item in _matching(store, which) if after is None or item[0][1] > after)
+        found = sorted(there, key=lambda item: item[0])[:limit]
         return [
             Document(
                 id=key[1],
@@ -231,6 +259,7 @@ class MemoryBackend:
 
     async def delete(self, ref: CollectionRef, known: PartitionMap, which: Selection) -> int:
         store = self._current(ref, known)
+        store.changes += 1
         doomed = list(_matching(store, which))
         for key, row in doomed:
             del store.rows[key]
@@ -304,6 +333,18 @@ class MemoryBackend:
                 store.members.setdefault(targets[target], {})[key] = None
             store.members[source] = {}
         store.map = PartitionMap(store.map.generation + 1, store.map.partitions)
+
+
+def _candidate(key: Key, row: _Row, distance: float, *, with_vector: bool) -> Candidate:
+    return Candidate(
+        *key,
+        row.text,
+        deepcopy(row.metadata),
+        row.version,
+        row.partition,
+        float(distance),
+        row.vector.copy() if with_vector else None,
+    )
 
 
 def _select(

@@ -52,6 +52,8 @@ class Capabilities:
     """What an `IndexSpec` may ask for here."""
     embeds: bool = False
     """Whether the server can embed texts and queries by itself."""
+    languages: bool = False
+    """Whether `text_search` may name more than `simple`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class CollectionConfig:
     """Set where the documents are those of a collection that others made."""
     space: VectorSpace | None = None
     """Which embedding space the vectors are of; None where the embedder of its creation declared none."""
+    text_search: str | None = None
+    """How texts are taken apart into words, where that was said; None: plainly, once words are first asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +186,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class KeywordQuery:
-    """A question by words over named partitions. Distances are told from `vector`, which may be empty."""
+    """A question by words over named partitions. Distances are told from `vector`, NaN where it is empty.
+
+    `alone`: words alone decide, so that equal rows at the limit must be answered too.
+    """
 
     text: str
     vector: Vector
@@ -192,6 +199,7 @@ class KeywordQuery:
     partitions: tuple[int, ...]
     with_vectors: bool = False
     timeout_seconds: float | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +207,14 @@ class KeywordPage:
     """The rows with the highest scores for the words, best first, equal ones by namespace and id.
 
     `waiting`: rows that hold one of the words, and that the index does not hold yet. `ready` is False while there is
-    no index to ask.
+    no index to ask. `wordless`: the text has no word that counts.
     """
 
     candidates: tuple[Candidate, ...] = ()
     scores: tuple[float, ...] = ()
     waiting: int = 0
     ready: bool = True
+    wordless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +296,9 @@ class Backend(Protocol):
         *,
         limit: int | None,
         with_vectors: bool,
+        after: str | None = None,
     ) -> list[Document]:
-        """Ordered by id."""
+        """Ordered by id; those behind the id `after`."""
         ...
 
     async def delete(self, ref: CollectionRef, known: PartitionMap, which: Selection) -> int: ...

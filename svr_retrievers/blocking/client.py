@@ -88,6 +88,7 @@ class SVRClient:
         embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None = None,
         servers: Sequence[str] = (),
         recall_target: float = DEFAULT_RECALL_TARGET,
+        text_search: str | None = None,
         if_exists: IfExists = "error",
     ) -> Collection:
         made = self._bridge.run(
@@ -102,6 +103,7 @@ class SVRClient:
                 embedder=embedder,
                 servers=servers,
                 recall_target=recall_target,
+                text_search=text_search,
                 if_exists=if_exists,
             )
         )

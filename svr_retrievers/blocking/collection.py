@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from svr_retrievers.blocking.changes import Changes
 from svr_retrievers.collection import AsyncCollection
 from svr_retrievers.collection.checking import RecallCheck
+from svr_retrievers.collection.scanning import Scan
 from svr_retrievers.embedding import AsyncEmbedder, AtlasEmbedding, Embedder
 from svr_retrievers.filters.advice import Analysis
 from svr_retrievers.loopfree import Bridge, loop_free
@@ -28,6 +29,7 @@ from svr_retrievers.model import (
 )
 from svr_retrievers.reranking.protocol import AsyncReranker, Reranker
 from svr_retrievers.routing.schemes import Scheme
+from svr_retrievers.search.hybrid import Fusion
 from svr_retrievers.spaces import VectorSpace
 
 
@@ -132,6 +134,30 @@ class Collection:
         )
         return self._bridge.run_here(partial(ask, vector=vector, text=text), lambda made: ask(vector=made))
 
+    def keywords(
+        self,
+        *,
+        text: str,
+        limit: int = 10,
+        filter: Mapping[str, object] | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        partitions: Sequence[str] | None = None,
+        timeout_seconds: float | None = None,
+        with_vectors: bool = False,
+    ) -> SearchResult:
+        return self._bridge.run(
+            partial(
+                self._async.keywords,
+                text=text,
+                limit=limit,
+                filter=filter,
+                namespace=namespace,
+                partitions=partitions,
+                timeout_seconds=timeout_seconds,
+                with_vectors=with_vectors,
+            )
+        )
+
     def hybrid(
         self,
         *,
@@ -142,8 +168,13 @@ class Collection:
         namespace: str = DEFAULT_NAMESPACE,
         partitions: Sequence[str] | None = None,
         weights: tuple[float, float] = (1.0, 1.0),
+        fusion: Fusion = "rrf",
         timeout_seconds: float | None = None,
         with_vectors: bool = False,
+        reranker: Reranker | AsyncReranker | None = None,
+        fetch_k: int | None = None,
+        rerank_query: str | None = None,
+        rerank_timeout_seconds: float | None = None,
     ) -> SearchResult:
         return self._bridge.run(
             partial(
@@ -155,8 +186,13 @@ class Collection:
                 namespace=namespace,
                 partitions=partitions,
                 weights=weights,
+                fusion=fusion,
                 timeout_seconds=timeout_seconds,
                 with_vectors=with_vectors,
+                reranker=reranker,
+                fetch_k=fetch_k,
+                rerank_query=rerank_query,
+                rerank_timeout_seconds=rerank_timeout_seconds,
             )
         )
 
@@ -237,6 +273,26 @@ class Collection:
                 self._async.find, filter, ids=ids, namespace=namespace, limit=limit, with_vectors=with_vectors
             )
         )
+
+    def scan(
+        self,
+        filter: Mapping[str, object] | None = None,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        batch_size: int = 1_000,
+        with_vectors: bool = False,
+    ) -> Iterator[Document]:
+        asked = self._async._scan(filter, namespace, batch_size, with_vectors)  # noqa: SLF001 - one unit, two faces
+        return self._scanned(asked)
+
+    def _scanned(self, asked: Scan) -> Iterator[Document]:
+        last: str | None = None
+        while True:
+            page = self._bridge.run(partial(self._async._page, asked, last))  # noqa: SLF001 - as above
+            yield from page
+            if len(page) < asked.batch_size:
+                return
+            last = page[-1].id
 
     def delete(
         self,

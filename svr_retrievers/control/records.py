@@ -103,6 +103,8 @@ def config_json(config: CollectionConfig) -> dict[str, JsonValue]:
         body["space"] = config.space.to_json()
     if config.source is not None:
         body["source"] = config.source.to_json()
+    if config.text_search is not None:
+        body["text_search"] = config.text_search
     return body
 
 
@@ -124,6 +126,7 @@ def config_of(name: str, body: Mapping[str, JsonValue]) -> CollectionConfig:
         embedding=AtlasEmbedding.of_json(embedding) if embedding is not None else None,
         source=Source.of_json(source) if source is not None else None,
         space=VectorSpace.of_json(space) if space is not None else None,
+        text_search=cast("str | None", body.get("text_search")),
     )
 
 

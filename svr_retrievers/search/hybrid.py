@@ -1,23 +1,26 @@
-"""Fuses a ranking by vectors and one by keywords into one, by reciprocal ranks. PURE."""
+"""Fuses a ranking by vectors and one by keywords into one: by ranks, by distributions, by a convex sum. PURE."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 from svr_retrievers.errors import InputError
 from svr_retrievers.values import Legs
 
 Key: TypeAlias = tuple[str, str]
 Ranking: TypeAlias = Sequence[tuple[Key, float]]
-"""Keys of documents with what they were ordered by, best first."""
+"""Keys of documents with their scores, higher for better, best first."""
+Fusion: TypeAlias = Literal["rrf", "distribution", "convex"]
 
 RANK_CONSTANT: Final = 60
 """As in Cormack, Clarke and Buettcher (2009), and in MongoDB's `$rankFusion`."""
 _LEAST_DEPTH: Final = 100
 _DEEPER: Final = 4
+_DEVIATIONS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +37,52 @@ def depth(limit: int) -> int:
     return max(_LEAST_DEPTH, _DEEPER * limit)
 
 
-def fuse(vector: Ranking, keyword: Ranking, weights: tuple[float, float]) -> list[Fused]:
-    """All documents of both rankings, the best first: by `sum of weight / (60 + rank)`, equal ones by key.
+def fuse(
+    vector: Ranking, keyword: Ranking, weights: tuple[float, float], fusion: Fusion = "rrf"
+) -> list[Fused]:
+    """All documents of both rankings, the best first, equal ones by key.
+
+    The score is the weighted sum of what a document is worth in either ranking, nothing in one without it:
+
+    * `rrf`: `1 / (60 + rank)`;
+    * `distribution`: its score between three standard deviations below and above the ranking's mean, as 0 to 1
+      (Mazzeschi, "Distribution-Based Score Fusion", 2023);
+    * `convex`: its score between the ranking's lowest and highest, as 0 to 1, and weights that sum to 1 (Bruch, Gai
+      and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval", ACM TOIS, 2023).
 
     Ranks count from 1, and documents that were equal in a ranking share the rank of the first of them.
     """
-    near, said = _ranks(vector), _ranks(keyword)
-    made = [Fused(key, _score(near.get(key), said.get(key), weights), Legs(near.get(key), said.get(key)))
-            for key in near | said]  # fmt: skip
+    near, said = ranks(vector), ranks(keyword)
+    worth = _WORTH[fusion]
+    of_vector, of_keyword = worth(vector), worth(keyword)
+    scores = dict(vector), dict(keyword)
+    first, second = _shares(weights, fusion)
+    made = [
+        Fused(
+            key,
+            first * of_vector.get(key, 0.0) + second * of_keyword.get(key, 0.0),
+            Legs(near.get(key), said.get(key), scores[0].get(key), scores[1].get(key)),
+        )
+        for key in near | said
+    ]
     return sorted(made, key=lambda each: (-each.score, each.key))
 
 
-def best_score(weights: tuple[float, float]) -> float:
-    """The score of a document that is first in both rankings."""
-    return _score(1, 1, weights)
+def best_score(weights: tuple[float, float], fusion: Fusion = "rrf") -> float:
+    """The highest score that there can be: that of a document worth the most in both rankings."""
+    first, second = _shares(weights, fusion)
+    most = 1 / (RANK_CONSTANT + 1) if fusion == "rrf" else 1.0
+    return first * most + second * most
+
+
+def check_fusion(fusion: object) -> Fusion:
+    """The name of a fusion. Raises InputError naming those that there are."""
+    if isinstance(fusion, str) and fusion in get_args(Fusion):
+        return cast("Fusion", fusion)
+    raise InputError(
+        f"fusion must be 'rrf', 'distribution' or 'convex', not {fusion!r:.60}.",
+        hint="'rrf' needs no tuning; the others weigh by how much better one hit is than the next.",
+    )
 
 
 def check_weights(weights: object) -> tuple[float, float]:
@@ -71,21 +106,50 @@ def _is_weight(value: object) -> bool:
     )
 
 
-def _ranks(ranking: Ranking) -> dict[Key, int]:
-    ranks: dict[Key, int] = {}
+def ranks(ranking: Ranking) -> dict[Key, int]:
+    """From 1; equal scores share the rank of the first of them."""
+    found: dict[Key, int] = {}
     before: float | None = None
     rank = 0
     for at, (key, value) in enumerate(ranking, start=1):
         if value != before:
             rank, before = at, value
-        ranks[key] = rank
-    return ranks
+        found[key] = rank
+    return found
 
 
-def _score(near: int | None, said: int | None, weights: tuple[float, float]) -> float:
-    """The sum of its two parts, in this order whatever came first."""
-    parts = [
-        0.0 if rank is None else weight / (RANK_CONSTANT + rank)
-        for rank, weight in ((near, weights[0]), (said, weights[1]))
-    ]
-    return parts[0] + parts[1]
+def _shares(weights: tuple[float, float], fusion: Fusion) -> tuple[float, float]:
+    if fusion != "convex":
+        return weights
+    return weights[0] / sum(weights), weights[1] / sum(weights)
+
+
+def _by_rank(ranking: Ranking) -> dict[Key, float]:
+    return {key: 1 / (RANK_CONSTANT + rank) for key, rank in ranks(ranking).items()}
+
+
+def _by_distribution(ranking: Ranking) -> dict[Key, float]:
+    """A ranking whose scores are all equal says nothing: each is worth the middle."""
+    scores = [score for _, score in ranking]
+    mean = statistics.fmean(scores) if scores else 0.0
+    reach = _DEVIATIONS * statistics.pstdev(scores, mean) if scores else 0.0
+    return _scaled(ranking, mean - reach, mean + reach, 0.5)
+
+
+def _by_extremes(ranking: Ranking) -> dict[Key, float]:
+    """Where all scores are equal, each is the best there is."""
+    scores = [score for _, score in ranking]
+    return _scaled(ranking, min(scores, default=0.0), max(scores, default=0.0), 1.0)
+
+
+def _scaled(ranking: Ranking, low: float, high: float, alike: float) -> dict[Key, float]:
+    if not high - low > 0:
+        return {key: alike for key, _ in ranking}
+    return {key: min(1.0, max(0.0, (score - low) / (high - low))) for key, score in ranking}
+
+
+_WORTH: Final[Mapping[str, Callable[[Ranking], dict[Key, float]]]] = {
+    "rrf": _by_rank,
+    "distribution": _by_distribution,
+    "convex": _by_extremes,
+}

@@ -1,7 +1,8 @@
-"""A hybrid search from the checked request to the result: two rankings, fused, and what either lacks told."""
+"""Searches by words, alone or fused with one by vector, from the checked request to the result and what it lacks."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import anyio
 
 from svr_retrievers.backends.protocol import Candidate, KeywordPage, KeywordQuery, KeywordSearch, StaleMap
 from svr_retrievers.errors import BackendError, DeadlineExceeded, InputError, NotFound, SVRError, UsageError
-from svr_retrievers.model import Hit, Incomplete, SearchResult, Timings, Vector
+from svr_retrievers.model import Hit, Incomplete, Legs, SearchResult, Timings, Vector
 from svr_retrievers.routing.plan import Wish
 from svr_retrievers.search import hybrid
 from svr_retrievers.search.execute import Engine, hits_of, query_for, run, shortfall
@@ -20,11 +21,14 @@ from svr_retrievers.search.request import MAX_LIMIT, Request
 from svr_retrievers.search.view import View
 
 T = TypeVar("T")
+_WORDLESS = "the text has no word that counts: stop words and punctuation do not"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One hybrid search on one map. `request` goes as deep as the rankings are read."""
+    """One search by words on one map. `request` goes as deep as the rankings are read; `vector` is empty where words
+    alone decide.
+    """
 
     engine: Engine
     backend: KeywordSearch
@@ -33,6 +37,14 @@ class Asked:
     wish: Wish
     vector: Vector
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fusing:
+    """How two rankings become one."""
+
+    fusion: hybrid.Fusion = "rrf"
+    weights: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(slots=True)
@@ -46,16 +58,14 @@ class _Leg(Generic[T]):
 _Legs = tuple[_Leg[SearchResult], _Leg[KeywordPage]]
 
 
-async def run_hybrid(
-    asked: Asked, limit: int, weights: tuple[float, float], *, embed_ms: float = 0.0
-) -> SearchResult:
+async def run_hybrid(asked: Asked, limit: int, fusing: Fusing, *, embed_ms: float = 0.0) -> SearchResult:
     """The `limit` best. Raises StaleMap, and the error of the first ranking where both failed."""
     started = time.perf_counter()
     deep = replace(asked.request, limit=min(hybrid.depth(limit), MAX_LIMIT))
     asked = replace(asked, request=deep)
     words = await _words(asked)
     near, said = await _together(asked, words) or await _apart(asked, words)
-    hits = _fused(asked, near, said, weights)[:limit]
+    hits = _fused(asked, near, said, fusing)[:limit]
     if near.found is not None:
         route = near.found.route
     else:
@@ -63,11 +73,77 @@ async def run_hybrid(
     total = (time.perf_counter() - started) * 1e3
     timings = Timings(embed_ms=embed_ms, search_ms=total, total_ms=total + embed_ms)
     short = _told(len(hits) < limit, near, said)
-    return SearchResult(hits, limit=limit, route=route, incomplete=short, timings=timings)
+    wordless = said.found is not None and said.found.wordless
+    notes = (_WORDLESS + ", vectors alone decided",) if wordless else ()
+    return SearchResult(hits, limit=limit, route=route, incomplete=short, timings=timings, notes=notes)
 
 
-async def _words(asked: Asked) -> KeywordQuery | None:
-    """Words may stand in any partition that the filter admits, however far from the query its vectors lie."""
+async def run_keywords(asked: Asked) -> SearchResult:
+    """The best by words alone. Raises StaleMap."""
+    started = time.perf_counter()
+    planned = await asked.engine.route(asked.view, asked.wish, None)
+    words = await _words(asked, alone=True)
+    page = KeywordPage()
+    if words is not None:
+        try:
+            with anyio.fail_after(asked.seconds):
+                page = await asked.backend.keywords(asked.engine.ref, asked.view.map, words)
+        except TimeoutError as error:
+            if isinstance(error, DeadlineExceeded):
+                raise
+            raise late(words.partitions, asked.seconds, asked.view.path) from None
+    hits = _by_words(asked, page)[: asked.request.limit]
+    spent = (time.perf_counter() - started) * 1e3
+    return SearchResult(
+        hits,
+        limit=asked.request.limit,
+        route=planned.route,
+        incomplete=_wordless(asked.request, page, len(hits)),
+        timings=Timings(search_ms=spent, total_ms=spent),
+    )
+
+
+def _by_words(asked: Asked, page: KeywordPage) -> list[Hit]:
+    """Equal scores share a rank. The relevance is the share of the best score."""
+    hits = hits_of(page.candidates, asked.view, asked.engine.ref.config.metric)
+    ranks = hybrid.ranks(
+        [(_key(each), score) for each, score in zip(page.candidates, page.scores, strict=True)]
+    )
+    best = max(page.scores, default=1.0)
+    return [
+        replace(
+            hit,
+            score=score,
+            distance=math.nan,
+            relevance=min(1.0, max(0.0, score / best)) if best > 0 else 0.0,
+            legs=Legs(None, ranks[hit.namespace, hit.id], None, score),
+        )
+        for hit, score in zip(hits, page.scores, strict=True)
+    ]
+
+
+def _wordless(request: Request, page: KeywordPage, found: int) -> Incomplete | None:
+    """Why an answer by words alone lacks something."""
+    if not page.ready:
+        return Incomplete("not_indexed", "the index of words is being built; refresh() waits for it")
+    if page.waiting:
+        one = page.waiting == 1
+        rows = f"{page.waiting:,} document{' ' if one else 's '}with these words wait{'s' if one else ''}"
+        return Incomplete("not_indexed", f"{rows} for the index of words; refresh() waits for it")
+    if found >= request.limit:
+        return None
+    if page.wordless:
+        return Incomplete("few_matches", _WORDLESS)
+    what = "document holds" if found == 1 else "documents hold"
+    which = " and match the filter" if request.filter else ""
+    return Incomplete("few_matches", f"{found or 'no'} {what} one of the words{which}")
+
+
+async def _words(asked: Asked, *, alone: bool = False) -> KeywordQuery | None:
+    """Words may stand in any partition that the filter admits, however far from the query its vectors lie.
+
+    A ranking that is to be fused is asked for one more, to see which are equal where it is cut.
+    """
     request = asked.request
     planned = await asked.engine.route(asked.view, asked.wish, None)
     partitions = tuple(p.id for p in planned.route.partitions)
@@ -76,12 +152,13 @@ async def _words(asked: Asked) -> KeywordQuery | None:
     return KeywordQuery(
         request.text,
         asked.vector,
-        request.limit,
+        request.limit if alone else request.limit + 1,
         request.namespace,
         planned.filter,
         partitions,
         request.with_vectors,
         asked.seconds,
+        alone,
     )
 
 
@@ -150,20 +227,26 @@ async def _ask(
         leg.error = DeadlineExceeded(f"It did not end within {seconds:g} s.", hint="Raise timeout_seconds.")
 
 
-def _fused(
-    asked: Asked, near: _Leg[SearchResult], said: _Leg[KeywordPage], weights: tuple[float, float]
-) -> list[Hit]:
+def _fused(asked: Asked, near: _Leg[SearchResult], said: _Leg[KeywordPage], fusing: Fusing) -> list[Hit]:
     found: Sequence[Hit] = near.found.hits if near.found is not None else ()
-    page = said.found if said.found is not None else KeywordPage()
+    page = _above_the_cut(said.found or KeywordPage(), asked.request.limit)
     said_hits = hits_of(page.candidates, asked.view, asked.engine.ref.config.metric)
     known = {(hit.namespace, hit.id): hit for hit in [*said_hits, *found]}
-    by_vector = [((hit.namespace, hit.id), hit.distance) for hit in found]
+    by_vector = [((hit.namespace, hit.id), hit.score) for hit in found]
     by_keyword = [(_key(each), score) for each, score in zip(page.candidates, page.scores, strict=True)]
-    best = hybrid.best_score(weights)
+    best = hybrid.best_score(fusing.weights, fusing.fusion)
     return [
         replace(known[each.key], score=each.score, relevance=each.score / best, legs=each.legs)
-        for each in hybrid.fuse(by_vector, by_keyword, weights)
+        for each in hybrid.fuse(by_vector, by_keyword, fusing.weights, fusing.fusion)
     ]
+
+
+def _above_the_cut(page: KeywordPage, limit: int) -> KeywordPage:
+    """Without those that are equal to one left out: which of them came first says nothing."""
+    if len(page.scores) <= limit:
+        return page
+    kept = sum(score > page.scores[limit] for score in page.scores[:limit])
+    return replace(page, candidates=page.candidates[:kept], scores=page.scores[:kept])
 
 
 def _key(candidate: Candidate) -> hybrid.Key:

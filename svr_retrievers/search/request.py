@@ -78,8 +78,7 @@ class Request:
 
     def _check_rest(self) -> None:
         for argument, flag in (("exact", self.exact), ("with_vectors", self.with_vectors)):
-            if not isinstance(flag, bool):
-                raise InputError(f"{argument} must be True or False, not {type(flag).__name__}.")
+            check_flag(argument, flag)
         if self.timeout_seconds is not None:
             check_seconds("timeout_seconds", self.timeout_seconds)
         if self.on_failure not in ("fail", "partial"):
@@ -102,6 +101,12 @@ def check_whole(argument: str, value: object, low: int, high: int) -> None:
         raise InputError(f"{argument} must be a whole number, not {type(value).__name__}.")
     if not low <= value <= high:
         raise InputError(f"{argument} must lie between {low} and {high:,}, not {value}.")
+
+
+def check_flag(argument: str, value: object) -> None:
+    """Raises InputError for anything but True and False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{argument} must be True or False, not {type(value).__name__}.")
 
 
 def check_seconds(argument: str, value: object) -> None:

@@ -550,19 +550,9 @@ def test_a_map_that_moves_on_is_read_again(mongodb_url: str, client: SVRClient) 
         assert len(behind.hybrid(text="mango", limit=100)) == 61
 
 
-def test_postgres_says_who_has_it(svr_client: SVRClient) -> None:
-    plain = svr_client.create_collection("plain", dimensions=2)
-    with pytest.raises(errors.ConfigError, match="MongoDB"):
-        plain.hybrid(text="mango", vector=[1.0, 0.0])
+def test_postgres_embeds_nothing_by_itself(svr_client: SVRClient) -> None:
     with pytest.raises(errors.ConfigError, match="postgres"):
         svr_client.create_collection("auto", embedder=AtlasEmbedding("voyage-4", 256))
-
-
-def test_other_backends_say_who_has_it() -> None:
-    with SVRClient("memory://") as memory:
-        plain = memory.create_collection("plain", dimensions=2)
-        with pytest.raises(errors.ConfigError, match="MongoDB"):
-            plain.hybrid(text="mango", vector=[1.0, 0.0])
 
 
 def test_a_word_that_all_texts_hold_does_not_bury_the_rare_one(client: SVRClient) -> None:

@@ -78,6 +78,9 @@ class ForeignLayout(Layout):
     def within(self, namespace: str) -> Doc:
         return {lay.NAMESPACE: namespace}
 
+    def behind(self, namespace: str, doc_id: str) -> Doc:
+        return {lay.NAMESPACE: namespace, lay.ID: {"$gt": doc_id}}
+
     def chosen(self, namespace: str, ids: Sequence[str]) -> Doc:
         return {lay.NAMESPACE: namespace, lay.ID: {"$in": list(ids)}}
 

@@ -43,7 +43,7 @@ class Keywords(Searches):
             if not await self.has_words(ref, asked.target):
                 return KeywordPage(ready=False)
             try:
-                return await self._by_words(asked)
+                return await self._by_words(asked, query)
             except OperationFailure as error:
                 if not is_not_queryable(error):
                     raise
@@ -85,15 +85,18 @@ class Keywords(Searches):
             )
         return False
 
-    async def _by_words(self, asked: Asked) -> KeywordPage:
-        limit = asked.query.limit + SPARE
+    async def _by_words(self, asked: Asked, query: KeywordQuery) -> KeywordPage:
+        """Where words alone decide, equals at the limit are asked for until all are there, and go by their ids."""
+        limit = query.limit + SPARE
         while True:
             answer = await self._words_answer(asked, limit)
             best = self.by_score(asked, answer.indexed)
             if len(answer.indexed) < limit:
                 break
-            if len(best) >= asked.query.limit or limit >= MOST_CANDIDATES:
-                best = above_the_cut(best, answer.indexed)
+            above = above_the_cut(best, answer.indexed)
+            enough = above if query.alone else best
+            if len(enough) >= query.limit or limit >= MOST_CANDIDATES:
+                best = above if len(above) >= query.limit or not query.alone else best
                 break
             limit = min(MOST_CANDIDATES, limit * WIDER)
         if not answer.indexed and not await self.recheck(asked.ref, asked.target):
@@ -223,7 +226,7 @@ def _holding_words(asked: Asked, fresh: Sequence[Found]) -> int:
 def _candidates(best: Sequence[Found], asked: Asked) -> tuple[Candidate, ...]:
     """Their distances are told where their vectors are known here."""
     query, layout = asked.query, asked.layout
-    if not best or layout.embedded:
+    if not best or layout.embedded or not query.vector.size:
         return ranking.candidates([(math.nan, each) for each in best], query, layout)
     rows = [layout.vector_of(each) for each in best]
     far = distances(query.vector, np.stack(rows), asked.ref.config.metric)

@@ -107,6 +107,10 @@ class Layout:
         low, high = _of_namespace(namespace)
         return {"_id": {"$gte": low, "$lte": high}}
 
+    def behind(self, namespace: str, doc_id: str) -> Doc:
+        """What follows a document of the namespace in the order of ids."""
+        return {"_id": {"$gt": key(namespace, doc_id)}}
+
     def chosen(self, namespace: str, ids: Sequence[str]) -> Doc:
         return {"_id": {"$in": [key(namespace, each) for each in ids]}}
 

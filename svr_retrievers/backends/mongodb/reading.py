@@ -44,6 +44,7 @@ class Reads(Searches):
         *,
         limit: int | None,
         with_vectors: bool,
+        after: str | None = None,
     ) -> list[Document]:
         found: list[Document] = []
         if limit == 0:
@@ -51,7 +52,7 @@ class Reads(Searches):
         layout = self._layout(ref)
         fields = layout.reads(layout.whole_vector if with_vectors else None)
         with translated(ref.config.name):
-            async for each in self._selected(ref, which, fields):
+            async for each in self._selected(ref, which, fields, after):
                 found.append(layout.document_of(each, with_vector=with_vectors))
                 if limit is not None and len(found) == limit:
                     break
@@ -86,11 +87,14 @@ class Reads(Searches):
         return layout_of(ref.config, physical.mode if physical is not None else "source")
 
     async def _selected(
-        self, ref: CollectionRef, which: Selection, fields: Doc
+        self, ref: CollectionRef, which: Selection, fields: Doc, after: str | None = None
     ) -> AsyncIterator[ranking.Found]:
         rows = self._rows(ref, which)
         for condition in _conditions(rows, which.ids):
-            cursor = self.documents(ref).find(condition, fields, batch_size=_BATCH).sort(rows.layout.order, 1)
+            asked = condition
+            if after is not None:
+                asked = {"$and": [condition, rows.layout.behind(which.namespace, after)]}
+            cursor = self.documents(ref).find(asked, fields, batch_size=_BATCH).sort(rows.layout.order, 1)
             part: list[ranking.Found] = []
             async for each in cursor:
                 part.append(each)

@@ -138,8 +138,12 @@ def _rows(tables: Tables) -> sql.Composed:
     )
 
 
-def find(tables: Tables, which: Selection, *, limit: int | None, with_vectors: bool) -> Statement:
+def find(
+    tables: Tables, which: Selection, *, limit: int | None, with_vectors: bool, after: str | None = None
+) -> Statement:
     where = selection(tables, which)
+    if after is not None:
+        where = Statement(where.text + sql.SQL(" and s.id > %s"), [*where.params, after])
     vector = (
         sql.SQL(
             ", (select v.embedding from {space} v"

@@ -136,8 +136,9 @@ class Reads(Database):
         *,
         limit: int | None,
         with_vectors: bool,
+        after: str | None = None,
     ) -> list[Document]:
-        statement = queries.find(self.tables(ref), which, limit=limit, with_vectors=with_vectors)
+        statement = queries.find(self.tables(ref), which, limit=limit, with_vectors=with_vectors, after=after)
         rows = await self._list(ref, known, statement)
         return [
             Document(

@@ -10,9 +10,9 @@ from dataclasses import replace
 from psycopg import sql
 
 from svr_retrievers.backends.postgres import connection as conns
-from svr_retrievers.backends.postgres import field_statistics, indexing, writing
+from svr_retrievers.backends.postgres import field_statistics, indexing, words, writing
 from svr_retrievers.backends.postgres.connection import Connection, borrowed
-from svr_retrievers.backends.postgres.searching import Reads
+from svr_retrievers.backends.postgres.keywords import Keywords
 from svr_retrievers.backends.protocol import (
     Batch,
     Capabilities,
@@ -35,7 +35,7 @@ _ANALYZE_FROM_ROWS = 1_000
 _VECTOR_LITERAL = re.compile(r"'\[[^']*\]'(?=::(?:vector|halfvec))")
 
 
-class PostgresBackend(Reads):
+class PostgresBackend(Keywords):
     """Stores collections in one PostgreSQL database, or in the embedded server when there is no URL."""
 
     name = "postgres"
@@ -47,14 +47,21 @@ class PostgresBackend(Reads):
         shared_between_processes=True,
         explains=True,
         reads_without_loop=True,
+        languages=True,
     )
 
     async def create_collection(self, config: CollectionConfig) -> CollectionRef:
         async with borrowed(self._pool) as conn, conn.transaction():
             ref = await self._catalog.insert_collection(conn, config)
-            for statement in self.tables(ref).create():
-                await conn.execute(statement)
+            await self._create_documents(conn, ref)
             return ref
+
+    async def _create_documents(self, conn: Connection, ref: CollectionRef) -> None:
+        tables, wanted = self.tables(ref), ref.config.text_search
+        if wanted is not None:
+            await words.check(conn, wanted)
+        for statement in [*tables.create(), *(words.create(tables) if wanted is not None else ())]:
+            await conn.execute(statement)
 
     async def load_collection(self, name: str) -> CollectionRef:
         async with borrowed(self._pool) as conn:
@@ -182,6 +189,7 @@ class PostgresBackend(Reads):
             await self._catalog.set_tail_rows(conn, {-int(p): int(n) for p, n in await cursor.fetchall()})
 
     async def measure_fields(self, ref: CollectionRef, known: PartitionMap) -> None:
+        await self.finish_words(ref)
         async with borrowed(self._pool) as conn:
             await field_statistics.index_fields(conn, self.tables(ref), known)
             found = await field_statistics.measure(conn, self.tables(ref), known)

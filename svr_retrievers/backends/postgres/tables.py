@@ -59,6 +59,20 @@ class Tables:
     def space(self) -> sql.Identifier:
         return sql.Identifier(self.schema, table_for(self.ref.id, "space"))
 
+    @property
+    def text_search(self) -> str:
+        """The text search configuration that takes texts apart into words."""
+        return self.ref.config.text_search or "simple"
+
+    @property
+    def words_index(self) -> str:
+        return table_for(self.ref.id, "documents_words")
+
+    @cached_property
+    def words_function(self) -> sql.Identifier:
+        """What fills the words of rows that are written, where a generated column came too late."""
+        return sql.Identifier(self.schema, table_for(self.ref.id, "words"))
+
     @cached_property
     def collections(self) -> sql.Identifier:
         """The control table that holds the generation of each map."""
@@ -267,4 +281,7 @@ class Tables:
         return sql.SQL("drop table if exists {}").format(sql.SQL(", ").join(tables))
 
     def drop(self) -> Sequence[sql.Composed]:
-        return [sql.SQL("drop table if exists {}").format(table) for table in (self.space, self.documents)]
+        return [
+            *(sql.SQL("drop table if exists {}").format(table) for table in (self.space, self.documents)),
+            sql.SQL("drop function if exists {}").format(self.words_function),
+        ]

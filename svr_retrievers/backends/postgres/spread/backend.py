@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from psycopg.rows import TupleRow
 
+from svr_retrievers.backends.distance import distances
 from svr_retrievers.backends.postgres import connection as conns
 from svr_retrievers.backends.postgres import queries
 from svr_retrievers.backends.postgres.asking import ReadSettings
@@ -17,7 +18,15 @@ from svr_retrievers.backends.postgres.spread import failures, servers
 from svr_retrievers.backends.postgres.spread.placed import by_server, server_of
 from svr_retrievers.backends.postgres.spread.share import Share
 from svr_retrievers.backends.postgres.spread.writes import SpreadWrites
-from svr_retrievers.backends.protocol import Candidate, CollectionRef, Page, Query, Selection
+from svr_retrievers.backends.protocol import (
+    Candidate,
+    CollectionRef,
+    KeywordPage,
+    KeywordQuery,
+    Page,
+    Query,
+    Selection,
+)
 from svr_retrievers.concurrency import NeedsLoop, on_loop
 from svr_retrievers.errors import ConnectionFailed, PartitionFailed, ServerNotFound
 from svr_retrievers.model import Document, PartitionMap, Vector
@@ -126,6 +135,27 @@ class SpreadBackend(SpreadWrites):
                     await cursor.execute(text, statement.params)
                     return await cursor.fetchall()
 
+    async def keywords(self, ref: CollectionRef, known: PartitionMap, query: KeywordQuery) -> KeywordPage:
+        """Texts and their words are here, vectors on the servers: a distance is NaN where one does not answer."""
+        wanted = query.with_vectors or bool(query.vector.size)
+        if not (ref.config.servers and wanted):
+            return await super().keywords(ref, known, query)
+        page = await super().keywords(ref, known, replace(query, vector=query.vector[:0], with_vectors=False))
+        ids = [candidate.id for candidate in page.candidates]
+        where = {candidate.partition for candidate in page.candidates}
+        try:
+            vectors = await self._vectors(ref, known, where, query.namespace, ids)
+        except (ConnectionFailed, ServerNotFound):
+            if query.with_vectors:
+                raise
+            vectors = {}
+        return replace(
+            page,
+            candidates=tuple(
+                _with_vector(each, vectors.get(each.id), ref, query) for each in page.candidates
+            ),
+        )
+
     async def explain(self, ref: CollectionRef, known: PartitionMap, query: Query) -> str:
         """Verbose, to show what each server is sent."""
         if not ref.config.servers:
@@ -150,21 +180,35 @@ class SpreadBackend(SpreadWrites):
         *,
         limit: int | None,
         with_vectors: bool,
+        after: str | None = None,
     ) -> list[Document]:
         spread = with_vectors and bool(ref.config.servers)
-        found = await super().find(ref, known, which, limit=limit, with_vectors=with_vectors and not spread)
+        here = with_vectors and not spread
+        found = await super().find(ref, known, which, limit=limit, with_vectors=here, after=after)
         if not spread or not found:
             return found
         ids = [document.id for document in found]
+        where = which.partitions or [p.id for p in known.leaves]
+        vectors = await self._vectors(ref, known, where, which.namespace, ids)
+        return [replace(document, vector=vectors.get(document.id)) for document in found]
+
+    async def _vectors(
+        self,
+        ref: CollectionRef,
+        known: PartitionMap,
+        partitions: Iterable[int],
+        namespace: str,
+        ids: list[str],
+    ) -> dict[str, Vector]:
         vectors: dict[str, Vector] = {}
-        for name in by_server(known, which.partitions or [p.id for p in known.leaves]):
+        for name in by_server(known, partitions):
             share = await self._share(ref, name)
             async with self._reading(ref) as conn:
                 with failures.reaching(name):
                     cursor = conn.cursor(binary=True)
-                    await cursor.execute(*share.vectors(which.namespace, ids))
+                    await cursor.execute(*share.vectors(namespace, ids))
                     vectors |= {str(row[0]): conns.vector_of(row[1]) for row in await cursor.fetchall()}
-        return [replace(document, vector=vectors.get(document.id)) for document in found]
+        return vectors
 
     async def sample(
         self, ref: CollectionRef, known: PartitionMap, partitions: Sequence[int], rows_each: int
@@ -183,3 +227,15 @@ class SpreadBackend(SpreadWrites):
                     if vectors:
                         drawn[partition] = np.stack(vectors)
         return drawn
+
+
+def _with_vector(
+    found: Candidate, vector: Vector | None, ref: CollectionRef, query: KeywordQuery
+) -> Candidate:
+    """With its distance, which is not known where there is no vector to compare."""
+    if vector is None:
+        return found
+    distance = found.distance
+    if query.vector.size:
+        distance = float(distances(query.vector, vector[np.newaxis], ref.config.metric)[0])
+    return found._replace(distance=distance, vector=vector if query.with_vectors else None)

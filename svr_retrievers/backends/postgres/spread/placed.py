@@ -77,8 +77,7 @@ class Placed(PostgresBackend):
             await self._named(name)
         async with borrowed(self._pool) as conn, conn.transaction():
             ref = await self._catalog.insert_collection(conn, config)
-            for statement in self.tables(ref).create():
-                await conn.execute(statement)
+            await self._create_documents(conn, ref)
             for share in [await self._share(ref, name) for name in config.servers]:
                 await self._run(conn, share, *share.create())
                 for made in share.create_foreign(conn.info.server_version):
