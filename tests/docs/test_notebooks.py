@@ -187,6 +187,63 @@ def test_the_fourth_notebook_answers_from_retrieved_nodes() -> None:
     assert held["deleted"][1] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.postgres
+@pytest.mark.ingest
+@needs_a_kernel
+def test_the_fifth_notebook_ingests_a_folder_and_only_what_changed_in_it() -> None:
+    reports = ("first", "again", "changed", "refused", "of_rows")
+    figures = ("read", "refused", "written", "unchanged", "deleted", "embedded")
+    ran = Executed(
+        "05_ingest_your_own_folder.ipynb",
+        {name: f"{{f: getattr({name}, f) for f in {figures}}}" for name in reports}
+        | {
+            "headings": "[h.metadata['heading_path'] for h in answer]",
+            "found": "found[0].metadata['path']",
+            "left": "len(left)",
+        },
+    )
+
+    held = ran.held
+    first, again, changed = held["first"], held["again"], held["changed"]
+    assert first["read"] >= 20
+    assert first["refused"] == 0
+    assert first["embedded"] >= 0.9 * first["written"] > 100  # equal chunks are embedded once
+    assert (again["written"], again["embedded"], again["unchanged"]) == (0, 0, first["written"])
+    assert 0 < changed["embedded"] <= 5
+    assert changed["deleted"] > 0
+    assert (held["refused"]["refused"], held["refused"]["written"]) == (1, 0)
+    assert held["of_rows"]["written"] == 2_500
+    assert any(held["headings"])
+    assert held["found"] == "operations.md"
+    assert held["left"] == 1
+    assert "report.pdf" in ran.stream("stdout")
+    assert "<table>" in ran.outputs("text/html")
+
+
+@pytest.mark.slow
+@pytest.mark.providers
+@needs_a_kernel
+def test_the_seventh_notebook_embeds_once_and_keeps_spaces_apart() -> None:
+    ran = Executed(
+        "07_custom_embedder.ipynb",
+        {
+            "calls": "[once, model.calls]",
+            "guess": "list(guess.ids)",
+            "refused": "refused",
+            "same": "[same[0].id, str(other.space)]",
+        },
+    )
+
+    held = ran.held
+    assert held["calls"][0] == 1
+    assert held["guess"][0] == "rhododendron"
+    assert "notebook/trigrams (256 dimensions, 1)" in held["refused"]
+    assert "notebook/trigrams (256 dimensions, 2)" in held["refused"]
+    assert held["same"] == ["2", "langchain/deterministic-fake (32 dimensions)"]
+    assert "the same again: 0 calls" in ran.stream("stdout")
+
+
 def test_each_notebook_is_executed_by_a_test() -> None:
     source = Path(__file__).read_text("utf-8")
 
