@@ -14,6 +14,7 @@ from svr_retrievers.cli.analyze import analyze
 from svr_retrievers.cli.bench import bench
 from svr_retrievers.cli.collections import refresh, show_map
 from svr_retrievers.cli.demo import demo
+from svr_retrievers.cli.ingest import ingest
 from svr_retrievers.cli.search import explain, search
 
 PACKAGES = (
@@ -39,6 +40,7 @@ app = App(
 app.command(demo)
 app.command(bench)
 app.command(doctor.doctor)
+app.command(ingest)
 app.command(search)
 app.command(explain)
 app.command(show_map, name="map")

@@ -49,16 +49,18 @@ class IngestReport:
         return self.read / self.seconds if self.seconds > 0 else 0.0
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{name}={value:,}" for name, value in self._figures() if value or name == "read")
+        told = ", ".join(
+            f"{name}={value:,}" for name, value in self.figures.items() if value or name == "read"
+        )
         return f"IngestReport({told}, {self.seconds:.1f} s, {self.rate:,.0f} documents/s)"
 
-    def _figures(self) -> list[tuple[str, int]]:
-        return [
-            (f.name, getattr(self, f.name)) for f in fields(self) if f.name not in {"seconds", "refusals"}
-        ]
+    @property
+    def figures(self) -> dict[str, int]:
+        """All the counts by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"seconds", "refusals"}}
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{name}</td><td>{value:,}</td></tr>" for name, value in self._figures())
+        rows = "".join(f"<tr><td>{name}</td><td>{value:,}</td></tr>" for name, value in self.figures.items())
         times = f"<tr><td>seconds</td><td>{self.seconds:.1f}</td></tr>"
         rate = f"<tr><td>documents a second</td><td>{self.rate:,.0f}</td></tr>"
         why = "".join(f"<li>{html.escape(str(refusal)[:300])}</li>" for refusal in self.refusals[:SHOWN])

@@ -10,12 +10,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.ingest.ingest_corpus import CHUNK, LoggingEmbedder, documents, given
-
 from svr_retrievers import SVRClient
 from svr_retrievers.backends.postgres import writing
 from svr_retrievers.ingest import IngestPipeline, RecursiveChunker
 from svr_retrievers.ingest.target import Target
+from tests.ingest.ingest_corpus import CHUNK, LoggingEmbedder, documents, given
 
 REPORTED = ("read", "written", "replaced", "unchanged", "deleted", "embedded", "reused", "refused", "seconds")
 
@@ -52,7 +51,9 @@ def arm(point: str, occurrence: int) -> None:
     writing._send = half
 
 
-def main(url: str, name: str, how: str, count: int, version: int, log: str, point: str, occurrence: int) -> None:
+def main(
+    url: str, name: str, how: str, count: int, version: int, log: str, point: str, occurrence: int
+) -> None:
     if point != "never":
         arm(point, occurrence)
     with SVRClient(url) as client:
@@ -61,10 +62,13 @@ def main(url: str, name: str, how: str, count: int, version: int, log: str, poin
             report = pipeline.run(given(count))
         else:
             collection = client.collection(name, embedder=LoggingEmbedder(Path(log)))
-            pipeline = IngestPipeline(collection, chunker=RecursiveChunker(CHUNK), batch_size=count // 50, progress=False)
+            pipeline = IngestPipeline(
+                collection, chunker=RecursiveChunker(CHUNK), batch_size=count // 50, progress=False
+            )
             report = pipeline.run(documents(count, version))
     figures = {field: getattr(report, field) for field in REPORTED}
-    print(json.dumps({**figures, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    figures["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,15 @@ from tests.ingest.ingest_corpus import DIMENSIONS, expected, vector_of
 pytestmark = [pytest.mark.ingest, pytest.mark.postgres, pytest.mark.slow]
 DOCUMENTS = int(os.environ.get("SVR_INGEST_DOCUMENTS", "10000"))
 KILLS = int(os.environ.get("SVR_INGEST_KILLS", "6"))
-POINTS = ("embed:before", "embed:after", "add:before", "copy:before", "copy:after", "add:after", "delete:after")
+POINTS = (
+    "embed:before",
+    "embed:after",
+    "add:before",
+    "copy:before",
+    "copy:after",
+    "add:after",
+    "delete:after",
+)
 ROOT = Path(__file__).parents[2]
 MEGABYTES = 400
 
@@ -49,17 +57,16 @@ def client(postgres_url):
 
 
 @pytest.mark.timeout(1800)
-def test_documents_with_vectors_stream_through_little_memory(client, postgres_url, tmp_path, record_property):
+def test_documents_with_vectors_stream_through_little_memory(client, postgres_url, tmp_path):
     collection = client.create_collection("streamed", dimensions=DIMENSIONS)
 
     figures = run(postgres_url, "streamed", "given", 1, tmp_path / "log")
 
-    print(figures)
-    record_property("figures", json.dumps(figures))
+    told(figures)
     assert figures["written"] == figures["read"] == DOCUMENTS == collection.count()
     assert figures["megabytes"] < MEGABYTES
     again = run(postgres_url, "streamed", "given", 1, tmp_path / "log")
-    print(again)
+    told(again)
     assert (again["unchanged"], again["written"]) == (DOCUMENTS, 0)
     assert again["megabytes"] < MEGABYTES
 
@@ -75,12 +82,12 @@ def test_killed_anywhere_and_run_again_it_ends_the_same(client, postgres_url, tm
             point, occurrence = chance.choice(points), chance.randint(1, max(2, 80 // KILLS))
             stored = texts(postgres_url, collection)
             figures = run(postgres_url, "killed", "embedded", version, log, point, occurrence)
-            print(version, point, occurrence, "killed" if figures is None else figures)
+            told(f"version {version}: {point} {occurrence}: {'killed' if figures is None else figures}")
             killed += figures is None
             nothing_again(log, stored)
             no_lost_chunks(postgres_url, collection)
         stored = texts(postgres_url, collection)
-        print(version, run(postgres_url, "killed", "embedded", version, log))
+        told(run(postgres_url, "killed", "embedded", version, log))
         nothing_again(log, stored)
         exactly(postgres_url, collection, version)
         again = run(postgres_url, "killed", "embedded", version, log)
@@ -89,10 +96,17 @@ def test_killed_anywhere_and_run_again_it_ends_the_same(client, postgres_url, tm
     assert killed == KILLS // 2 * 2
 
 
+def told(figures: object) -> None:
+    """Figures for whoever runs this with -s."""
+    sys.stdout.write(f"{figures}\n")
+
+
 def rows(url: str, collection: Collection) -> list[tuple[str, str, dict]]:
     table = f"c{collection.aio._ref.id}_documents"
     with psycopg.connect(url) as connection:
-        schema = connection.execute("select schemaname from pg_tables where tablename = %s", (table,)).fetchone()[0]
+        schema = connection.execute(
+            "select schemaname from pg_tables where tablename = %s", (table,)
+        ).fetchone()[0]
         return connection.execute(f'select id, text, metadata from "{schema}"."{table}"').fetchall()
 
 
