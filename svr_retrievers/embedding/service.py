@@ -64,7 +64,7 @@ class EmbeddingService:
             concurrency=concurrency,
             limits=limits,
         )
-        self.cache = (EmbeddingCache() if cache else None) if isinstance(cache, bool) else cache
+        self.cache = _cache_of(cache)
         self.concurrency = concurrency or self.model.concurrency
         self.flights = Flights()
         self.slots = Slots(self.concurrency)
@@ -206,6 +206,17 @@ class EmbeddingService:
         space = self.model.space
         of = str(space) if space is not None else self.model.label
         return f"{type(self).__name__}({of}; {self.usage})"
+
+
+def _cache_of(cache: EmbeddingCache | bool) -> EmbeddingCache | None:
+    if isinstance(cache, bool):
+        return EmbeddingCache() if cache else None
+    if not isinstance(cache, EmbeddingCache):
+        raise InputError(
+            f"cache must be an EmbeddingCache, True or False, not {type(cache).__name__}.",
+            hint="True keeps 64 MB in memory; EmbeddingCache(path=...) keeps a file too.",
+        )
+    return cache
 
 
 def _model_of(embedder: object, space: VectorSpace | None, limits: Limits | None) -> EmbeddingModel:
