@@ -20,6 +20,8 @@ from svr_retrievers.embedding.protocol import (
 if TYPE_CHECKING:
     from svr_retrievers.embedding.cache import EmbeddingCache
     from svr_retrievers.embedding.cohere import CohereEmbedder
+    from svr_retrievers.embedding.huggingface import SentenceTransformerEmbedder
+    from svr_retrievers.embedding.onnx import OnnxEmbedder
     from svr_retrievers.embedding.openai import OpenAIEmbedder
     from svr_retrievers.embedding.service import EmbeddingService
     from svr_retrievers.embedding.voyage import VoyageEmbedder
@@ -35,8 +37,10 @@ __all__ = [
     "EmbeddingCache",
     "EmbeddingService",
     "Limits",
+    "OnnxEmbedder",
     "OpenAIEmbedder",
     "RetryPolicy",
+    "SentenceTransformerEmbedder",
     "Usage",
     "VoyageEmbedder",
     "check_embedder",
@@ -49,8 +53,10 @@ _LATER = {
     "EmbeddingCache": "svr_retrievers.embedding.cache",
     "EmbeddingService": "svr_retrievers.embedding.service",
     "Limits": "svr_retrievers.providers.limits",
+    "OnnxEmbedder": "svr_retrievers.embedding.onnx",
     "OpenAIEmbedder": "svr_retrievers.embedding.openai",
     "RetryPolicy": "svr_retrievers.providers.calling",
+    "SentenceTransformerEmbedder": "svr_retrievers.embedding.huggingface",
     "Usage": "svr_retrievers.providers.usage",
     "VoyageEmbedder": "svr_retrievers.embedding.voyage",
 }

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from svr_retrievers.providers.limits import Limits
     from svr_retrievers.providers.usage import Usage
     from svr_retrievers.reranking.cohere import CohereReranker
+    from svr_retrievers.reranking.cross_encoder import CrossEncoderReranker
     from svr_retrievers.reranking.voyage import VoyageReranker
 
 __all__ = [
     "AsyncReranker",
     "CohereReranker",
+    "CrossEncoderReranker",
     "Limits",
     "Reranker",
     "RetryPolicy",
@@ -31,6 +33,7 @@ __all__ = [
 
 _LATER = {
     "CohereReranker": "svr_retrievers.reranking.cohere",
+    "CrossEncoderReranker": "svr_retrievers.reranking.cross_encoder",
     "Limits": "svr_retrievers.providers.limits",
     "RetryPolicy": "svr_retrievers.providers.calling",
     "Usage": "svr_retrievers.providers.usage",
