@@ -182,8 +182,9 @@ def test_no_dump_or_repr_shows_the_reranker() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_langchains_compression_retriever_works_with_it(animals: Any) -> None:
-    classic = pytest.importorskip("langchain_classic.retrievers.contextual_compression")
-    retriever = classic.ContextualCompressionRetriever(
+    from langchain_classic.retrievers.contextual_compression import ContextualCompressionRetriever
+
+    retriever = ContextualCompressionRetriever(
         base_compressor=SVRRerank(reranker=ByLength(), top_n=2),
         base_retriever=animals.as_retriever(search_kwargs={"k": 4}),
     )

@@ -225,14 +225,14 @@ def model(answer: str) -> FakeListChatModel:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("search_type", ["similarity", "mmr"])
 async def test_langchains_self_query_retriever_answers_with_it(store: Any, search_type: str) -> None:
-    classic = pytest.importorskip("langchain_classic.retrievers.self_query.base")
-    pytest.importorskip("lark")
+    from langchain_classic.retrievers.self_query.base import SelfQueryRetriever
+
     answer = (
         '{"query": "text", "limit": 1, '
         '"filter": "and(gt(\\"made\\", \\"2024-05-01\\"), not(contain(\\"title\\", \\"Ducks\\")))"}'
     )
     about = [{"name": name, "description": name, "type": "string"} for name in ("made", "title")]
-    retriever = classic.SelfQueryRetriever.from_llm(
+    retriever = SelfQueryRetriever.from_llm(
         model(answer),
         store,
         "texts",

@@ -32,7 +32,7 @@ ATLAS = "mongodb+srv://user:password@cluster0.example.mongodb.net/library"
 def run_readme(replaced: str | None = None) -> None:
     """Every example in its order; the one of Atlas only where a URL is given for it."""
     code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(code) == 5
+    assert len(code) == 9
     assert sum(ATLAS in block for block in code) == 1
     chosen = [block.replace(ATLAS, replaced or ATLAS) for block in code if replaced or ATLAS not in block]
     scope: dict[str, Any] = {}

@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Annotated, Any, Self
 
 import fsspec
-import numpy as np
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
@@ -23,7 +22,7 @@ from llama_index.core.vector_stores import (
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from llama_index.vector_stores.svr.connection import Connection
 from llama_index.vector_stores.svr.describing import described
-from llama_index.vector_stores.svr.nodes import SOURCE_KEY, to_document, to_node
+from llama_index.vector_stores.svr.nodes import SOURCE_KEY, to_document, to_nodes
 from llama_index.vector_stores.svr.options import reject_unknown
 from llama_index.vector_stores.svr.querying import embeds, prepare, restricted
 from llama_index.vector_stores.svr.settings import (
@@ -223,9 +222,9 @@ class SVRVectorStore(BasePydanticVectorStore):
     ) -> list[BaseNode]:
         """Nodes with their embeddings: by id, by filter, where both hold; all of them when neither is given.
 
-        In the order of `node_ids`, otherwise by id. Unknown ids are skipped.
+        In the order of `node_ids`, otherwise by id. Unknown ids are skipped. Without embeddings where the server embeds.
         """
-        return _nodes(
+        return to_nodes(
             self._connection.run(lambda found: found.find(**self._wanted(node_ids, filters, found))), node_ids
         )
 
@@ -235,7 +234,7 @@ class SVRVectorStore(BasePydanticVectorStore):
         async def find(known: Collection, found: AsyncCollection) -> list[Document]:
             return await found.find(**self._wanted(node_ids, filters, known))
 
-        return _nodes(await self._connection.arun(find), node_ids)
+        return to_nodes(await self._connection.arun(find), node_ids)
 
     def clear(self) -> None:
         """Deletes every node of the namespace."""
@@ -315,7 +314,7 @@ class SVRVectorStore(BasePydanticVectorStore):
     def _wanted(
         self, node_ids: list[str] | None, filters: MetadataFilters | None, known: Collection
     ) -> dict[str, Any]:
-        return {**self._where(filters, known), "ids": node_ids, "with_vectors": True}
+        return {**self._where(filters, known), "ids": node_ids, "with_vectors": not embeds(known)}
 
 
 def _documents(nodes: Sequence[BaseNode], known: Collection) -> list[Document]:
@@ -328,15 +327,3 @@ def _selects(node_ids: list[str] | None, filters: MetadataFilters | None) -> boo
     if node_ids is None:
         return filters is not None and bool(filters.filters)
     return bool(node_ids)
-
-
-def _nodes(documents: Sequence[Document], order: Sequence[str] | None) -> list[BaseNode]:
-    if order is not None:
-        by_id = {document.id: document for document in documents}
-        documents = [by_id[each] for each in dict.fromkeys(order) if each in by_id]
-    return [_node(document) for document in documents]
-
-
-def _node(document: Document) -> BaseNode:
-    vector = None if document.vector is None else np.asarray(document.vector, dtype=float).tolist()
-    return to_node(document.id, document.text, document.metadata, vector)

@@ -9,9 +9,10 @@ integer) and values under names that are reserved there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 from llama_index.core.schema import (
     BaseNode,
     Document,
@@ -75,6 +76,21 @@ def to_node(
     content["metadata"] = {key: known[key] for key in content.pop(_ORDER) if key in known}
     content |= {"id_": id, "embedding": embedding}
     return _with_text(content, text, str(metadata.get(_TYPE)))
+
+
+def to_nodes(documents: Sequence[StoredDocument], order: Sequence[str] | None = None) -> list[BaseNode]:
+    """With their vectors, in the order of these ids, or as given."""
+    if order is not None:
+        by_id = {document.id: document for document in documents}
+        documents = [by_id[each] for each in dict.fromkeys(order) if each in by_id]
+    return [to_node(each.id, each.text, each.metadata, _listed(each)) for each in documents]
+
+
+def _listed(document: StoredDocument) -> list[float] | None:
+    if document.vector is None:
+        return None
+    numbers: list[float] = np.asarray(document.vector, dtype=float).tolist()
+    return numbers
 
 
 def _dumped(node: BaseNode) -> dict[str, Any]:
