@@ -124,9 +124,25 @@ def test_the_quick_start_for_atlas_runs_twice_and_prints_what_it_promises(mongod
         assert client.collection("tickets").count() == 2
 
 
+@pytest.mark.ingest
+def test_a_folder_is_ingested_once_and_searched_by_both_rankings(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    code = blocks("python")[5]
+
+    first, second = run(code), run(code)
+
+    assert " written=" in first[0]
+    assert " written=" not in second[0]
+    assert first[1:] == second[1:]
+    assert len(first) == 4
+    assert all(re.fullmatch(r"\S+\.md#\d+  (\d+|None) by meaning, (\d+|None) by words", line) for line in first[1:])
+
+
 @pytest.mark.slow
 def test_what_the_readme_says_of_recall_targets_runs_and_routes(postgres_url: str) -> None:
-    route, recall, *suggestions = run(blocks("python")[5])
+    route, recall, *suggestions = run(blocks("python")[6])
 
     assert route.startswith("Route(centroid: ")
     assert 0.5 < float(route.rpartition(" ")[2]) <= 1.0
@@ -135,7 +151,7 @@ def test_what_the_readme_says_of_recall_targets_runs_and_routes(postgres_url: st
 
 
 def test_every_python_block_is_one_of_the_tested_quick_starts() -> None:
-    assert len(blocks("python")) == 6
+    assert len(blocks("python")) == 7
     assert len(promised(blocks("python")[0])) == 2
     assert len(promised(blocks("python")[1])) == 4
 
@@ -182,7 +198,7 @@ def test_pip_installs_folders_and_extras_that_exist() -> None:
 def test_the_extras_and_markers_it_names_exist() -> None:
     extras_line = next(p for p in README.split("\n\n") if "Extras of the core" in p)
     named = set(quoted(extras_line.partition("Extras of the core")[2]))
-    assert {"postgres", "embedded", "mongodb", "local", "cli", "all"} == named
+    assert {"postgres", "embedded", "mongodb", "local", "cli", "all", "openai", "huggingface"} <= named
     assert named <= PROJECT["project"]["optional-dependencies"].keys()
 
     markers = re.search(r"markers: ([\w, ]+)", README)
