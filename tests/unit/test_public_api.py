@@ -13,6 +13,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 import svr_retrievers
+import svr_retrievers.embedding
 import svr_retrievers.filters
 import svr_retrievers.reranking
 from svr_retrievers import AsyncCollection, AsyncSVRClient, Collection, SVRClient
@@ -131,6 +132,7 @@ def test_an_adapter_uses_public_names_only(path: Path) -> None:
     allowed = {f"svr_retrievers.{name}" for name in svr_retrievers.__all__}
     allowed |= {f"svr_retrievers.filters.{name}" for name in svr_retrievers.filters.__all__}
     allowed |= {f"svr_retrievers.reranking.{name}" for name in svr_retrievers.reranking.__all__}
+    allowed |= {f"svr_retrievers.embedding.{name}" for name in svr_retrievers.embedding.__all__}
     allowed |= {"svr_retrievers", "svr_retrievers.__version__"} | {
         f"svr_retrievers.errors.{name}" for name in errors
     }
