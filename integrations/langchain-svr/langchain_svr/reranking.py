@@ -11,7 +11,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, field_validator
 
 from svr_retrievers.blocking.reranking import blocking_scores
-from svr_retrievers.errors import SVRError
+from svr_retrievers.errors import SVRError, UsageError
 from svr_retrievers.reranking import check_reranker, scores
 
 SCORE_KEY: Final = "relevance_score"
@@ -76,7 +76,7 @@ class SVRRerank(BaseDocumentCompressor):
         return _ordered(documents, read, made)[: self.top_n]
 
     def _kept(self, documents: Sequence[Document], error: SVRError) -> list[Document]:
-        if self.on_failure == "fail":
+        if self.on_failure == "fail" or isinstance(error, UsageError):
             raise error
         _log.warning("not reranked, the order given stands: %s", error.message)
         return list(documents)[: self.top_n]

@@ -233,5 +233,6 @@ def test_a_reranker_needs_the_question_and_a_mode_without_variety(animals: Any, 
     varied = VectorStoreQuery(query_embedding=embed("x"), query_str="x", mode="mmr")
     with pytest.raises(TypeError, match='reranker needs vector_store_query_mode="default" or "hybrid"'):
         animals.query(varied, reranker=ByLength())
+    assert animals.query(VectorStoreQuery(query_embedding=embed("x")), reranker=None, fetch_k=None).ids
     with pytest.raises(TypeError, match="fetch_k needs a reranker"):
         animals.query(VectorStoreQuery(query_embedding=embed("x")), fetch_k=5)

@@ -222,7 +222,7 @@ class SVRVectorStore(BasePydanticVectorStore):
     ) -> list[BaseNode]:
         """Nodes with their embeddings: by id, by filter, where both hold; all of them when neither is given.
 
-        In the order of `node_ids`, otherwise by id. Unknown ids are skipped. Without embeddings where the server embeds.
+        In the order of `node_ids`, otherwise by id. Unknown ids are skipped. Where the server embeds, they have none.
         """
         return to_nodes(
             self._connection.run(lambda found: found.find(**self._wanted(node_ids, filters, found))), node_ids

@@ -59,7 +59,8 @@ def _check_options(mode: Mode, options: Mapping[str, Any]) -> None:
         fitting = [f'"{each.value}"' for each, names in _BY_MODE.items() if set(misplaced) <= set(names)]
         where = " or ".join(fitting) or "another mode"
         raise TypeError(f"{', '.join(misplaced)} needs vector_store_query_mode={where}.")
-    if options.get("reranker") is None and (idle := [name for name in _RERANK if name in options]):
+    idle = [name for name in _RERANK if options.get(name) is not None]
+    if idle and "reranker" not in idle:
         raise TypeError(f"{', '.join(idle)} needs a reranker.")
 
 
@@ -77,8 +78,9 @@ def check_count(name: str, value: object) -> None:
 
 
 def passed_on(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What goes to the collection as it is."""
-    return {name: options[name] for name in options if name not in _OWN and name not in _MMR}
+    """What goes to the collection as it is; None means that an option was not given."""
+    own = {*_OWN, *_MMR}
+    return {name: value for name, value in options.items() if name not in own and value is not None}
 
 
 def weight_of_vectors(query: VectorStoreQuery) -> float:

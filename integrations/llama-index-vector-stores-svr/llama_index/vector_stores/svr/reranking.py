@@ -11,7 +11,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from svr_retrievers.blocking.reranking import blocking_scores
-from svr_retrievers.errors import InputError, SVRError
+from svr_retrievers.errors import InputError, SVRError, UsageError
 from svr_retrievers.reranking import check_reranker, scores
 
 _log: Final = logging.getLogger("llama_index.vector_stores.svr")
@@ -74,7 +74,7 @@ class SVRRerank(BaseNodePostprocessor):
         return _ordered(nodes, dict(zip(texts, made, strict=True)))[: self.top_n]
 
     def _kept(self, nodes: Sequence[NodeWithScore], error: SVRError) -> list[NodeWithScore]:
-        if self.on_failure == "fail":
+        if self.on_failure == "fail" or isinstance(error, UsageError):
             raise error
         _log.warning("not reranked, the order given stands: %s", error.message)
         return list(nodes)[: self.top_n]
