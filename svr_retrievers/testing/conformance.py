@@ -16,7 +16,9 @@ from svr_retrievers.testing.collections import CollectionsConformance
 from svr_retrievers.testing.concurrency import ConcurrencyConformance
 from svr_retrievers.testing.partitioning import PartitioningConformance
 from svr_retrievers.testing.reading import ReadingConformance
+from svr_retrievers.testing.scanning import ScanningConformance
 from svr_retrievers.testing.searching import SearchingConformance
+from svr_retrievers.testing.words import WordsConformance
 from svr_retrievers.testing.writing import WritingConformance
 
 
@@ -24,7 +26,9 @@ class CollectionConformance(
     CollectionsConformance,
     WritingConformance,
     ReadingConformance,
+    ScanningConformance,
     SearchingConformance,
+    WordsConformance,
     PartitioningConformance,
     ConcurrencyConformance,
 ):

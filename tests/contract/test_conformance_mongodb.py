@@ -17,7 +17,9 @@ from svr_retrievers.testing.data import documents, vector
 from svr_retrievers.testing.mongodb import AtlasStandIn, Mongod, Settings
 from svr_retrievers.testing.mongodb.server import binary
 from svr_retrievers.testing.partitioning import PartitioningConformance
+from svr_retrievers.testing.scanning import ScanningConformance
 from svr_retrievers.testing.searching import SearchingConformance
+from svr_retrievers.testing.words import WordsConformance
 from svr_retrievers.testing.writing import WritingConformance
 
 pytestmark = [pytest.mark.mongodb, pytest.mark.slow]
@@ -128,7 +130,14 @@ class TestMongoFields(Mongo, WritingConformance, SearchingConformance, Partition
         assert {f'"embedding.p{n}"' in plan for n in range(1, 5)} == {True}
 
 
-class TestMongoLate(Mongo, WritingConformance, ConcurrencyConformance, SearchingConformance):
+class TestMongoLate(
+    Mongo,
+    WritingConformance,
+    ConcurrencyConformance,
+    SearchingConformance,
+    WordsConformance,
+    ScanningConformance,
+):
     """The index takes every write half a second late: what it does not hold yet is found all the same."""
 
     index = hnsw(min_rows=0)

@@ -12,7 +12,9 @@ from svr_retrievers import Collection, SVRClient, hnsw
 from svr_retrievers.testing.base import Make
 from svr_retrievers.testing.conformance import MakeClient
 from svr_retrievers.testing.partitioning import PartitioningConformance
+from svr_retrievers.testing.scanning import ScanningConformance
 from svr_retrievers.testing.searching import SearchingConformance
+from svr_retrievers.testing.words import WordsConformance
 from svr_retrievers.testing.writing import WritingConformance
 
 pytestmark = [pytest.mark.mongodb, pytest.mark.slow]
@@ -33,7 +35,13 @@ def shared(module_url: str) -> Iterator[SVRClient]:
         yield opened
 
 
-class TestAdopted(WritingConformance, SearchingConformance, PartitioningConformance):
+class TestAdopted(
+    WritingConformance,
+    ScanningConformance,
+    SearchingConformance,
+    WordsConformance,
+    PartitioningConformance,
+):
     """Each collection is adopted over an empty one, with metadata in a field of their own.
 
     An adopted collection is one namespace, so what is about several is left out here.
@@ -43,6 +51,8 @@ class TestAdopted(WritingConformance, SearchingConformance, PartitioningConforma
 
     test_namespaces_have_partitions_of_their_own = None
     test_namespaces_do_not_see_one_another = None
+    test_namespaces_are_scanned_apart = None
+    test_namespaces_do_not_see_one_anothers_words = None
     test_ids_and_namespaces_are_any_text = None
     test_clear_empties_a_namespace_and_leaves_it_usable = None
 

@@ -81,14 +81,21 @@ def _function(tables: Tables, column: LiteralString) -> sql.Composed:
 
 
 def fill(tables: Tables) -> sql.Composed:
-    """Fills the next rows behind a key, locked in the order that writers lock in; tells their keys."""
+    """Fills the next rows behind a key and tells the last of them. Rows that others hold are left to another round,
+    so that nobody waits for somebody who waits.
+    """
     return sql.SQL(
         "with due as materialized (select namespace, id from {documents}"
-        " where (namespace, id) > (%s, %s) and words_new is null order by namespace, id limit %s for update),"
+        " where (namespace, id) > (%s, %s) and words_new is null order by namespace, id limit %s"
+        " for update skip locked),"
         " done as (update {documents} s set words_new = {words} from due"
         " where s.namespace = due.namespace and s.id = due.id returning s.namespace, s.id)"
         " select namespace, id from done order by namespace desc, id desc limit 1"
     ).format(documents=tables.documents, words=of_row(tables.text_search, sql.SQL("s.")))
+
+
+def unfilled(tables: Tables) -> sql.Composed:
+    return sql.SQL("select exists (select from {} where words_new is null)").format(tables.documents)
 
 
 def index(tables: Tables) -> sql.Composed:

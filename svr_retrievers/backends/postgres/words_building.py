@@ -17,7 +17,7 @@ from psycopg import errors, sql
 from svr_retrievers.backends.postgres import words
 from svr_retrievers.backends.postgres.connection import Connection
 from svr_retrievers.backends.postgres.tables import Tables
-from svr_retrievers.errors import PermissionDenied
+from svr_retrievers.errors import BackendError, PermissionDenied
 
 _ROWS: Final = 500
 """Rows filled in one transaction, a tenth of a second: writers of the same rows wait for no more."""
@@ -71,12 +71,14 @@ async def _build(conn: Connection, tables: Tables) -> None:
 
 
 async def _fill(conn: Connection, tables: Tables) -> None:
-    """From the first key to the last. Rows that come meanwhile are filled by the trigger."""
+    """From the first key to the last, until none is left. Rows that come meanwhile are filled by the trigger."""
     statement = words.fill(tables)
-    last: Sequence[object] | None = ("", "")
-    while last is not None:
-        cursor = await conn.execute(statement, (*last, _ROWS))
-        last = await cursor.fetchone()
+    while await _true(conn, words.unfilled(tables)):
+        last: Sequence[object] | None = ("", "")
+        while last is not None:
+            cursor = await conn.execute(statement, (*last, _ROWS))
+            last = await cursor.fetchone()
+        await anyio.sleep(random.uniform(0, 0.05))  # noqa: S311 - as below
 
 
 async def _at_once(conn: Connection, statements: Sequence[sql.Composed]) -> None:
@@ -91,7 +93,10 @@ async def _at_once(conn: Connection, statements: Sequence[sql.Composed]) -> None
                     await conn.execute(statement)
         except errors.LockNotAvailable:
             if attempt == _ATTEMPTS - 1:
-                raise
+                raise BackendError(
+                    "The index of words could not be made: other transactions hold the documents' table all the time.",
+                    hint="End transactions that stay open, and search again.",
+                ) from None
             await anyio.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - spreads attempts, keeps no secret
         else:
             return
@@ -106,11 +111,18 @@ async def _triggered(conn: Connection, tables: Tables) -> bool:
 
 
 async def _indexed(conn: Connection, tables: Tables) -> bool:
-    cursor = await conn.execute(
-        "select i.indisvalid from pg_index i where i.indexrelid = to_regclass(%s)",
-        (sql.Identifier(tables.schema, tables.words_index).as_string(None),),
+    """An interrupted concurrent build leaves an index that cannot be used."""
+    name = sql.Identifier(tables.schema, tables.words_index).as_string(None)
+    return await _true(
+        conn,
+        sql.SQL("select i.indisvalid from pg_index i where i.indexrelid = to_regclass({})").format(
+            sql.Literal(name)
+        ),
     )
-    row = await cursor.fetchone()
+
+
+async def _true(conn: Connection, question: sql.Composed) -> bool:
+    row = await (await conn.execute(question)).fetchone()
     return bool(row and row[0])
 
 
@@ -120,8 +132,4 @@ async def _alone(keeper: Connection, tables: Tables) -> AsyncIterator[bool]:
     async with keeper.transaction():
         await keeper.execute("select set_config('idle_in_transaction_session_timeout', '0', true)")
         lock = sql.SQL("select pg_try_advisory_xact_lock({}, {})")
-        cursor = await keeper.execute(
-            lock.format(sql.Literal(_LOCK_CLASS), sql.Literal(tables.ref.id % 2**31))
-        )
-        row = await cursor.fetchone()
-        yield bool(row and row[0])
+        yield await _true(keeper, lock.format(sql.Literal(_LOCK_CLASS), sql.Literal(tables.ref.id % 2**31)))
