@@ -16,6 +16,7 @@ from svr_retrievers.embedding.protocol import (
     embed_documents,
     embed_query,
 )
+from svr_retrievers.spaces import VectorSpace
 
 if TYPE_CHECKING:
     from svr_retrievers.embedding.cache import EmbeddingCache
@@ -42,6 +43,7 @@ __all__ = [
     "RetryPolicy",
     "SentenceTransformerEmbedder",
     "Usage",
+    "VectorSpace",
     "VoyageEmbedder",
     "check_embedder",
     "embed_documents",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from secrets import token_hex
 from typing import Generic, TypeVar
@@ -21,7 +22,7 @@ BATCH_TEXTS = 256
 """Texts a request, where the provider allows more: answers stay below a few MB and arrive within seconds."""
 
 
-class ApiModel(Generic[C]):
+class ApiModel(ABC, Generic[C]):
     """A subclass makes the request; the rest is here. `names` are the models for documents and for queries."""
 
     concurrency = CONCURRENCY
@@ -97,8 +98,9 @@ class ApiModel(Generic[C]):
         space = self._space
         return Made(checked(made.vectors, len(texts), space.dimensions if space else None), made.tokens)
 
+    @abstractmethod
     async def request(self, client: C, texts: Sequence[str], kind: Kind) -> Made:
-        raise NotImplementedError
+        """One HTTP request. Raises what the SDK raises."""
 
     async def aclose(self) -> None:
         await self.account.aclose()
