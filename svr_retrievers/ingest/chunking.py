@@ -108,22 +108,22 @@ class _Splitting(_Sized):
 
         Each window but the last gives up its last chunk, from whose beginning the next one starts.
         """
+        reached = 0
+        for start, chunk in self._windows(text):
+            for at, part in self._fitting(start, chunk):
+                if at + len(part) > reached:  # not one that lies in the overlap alone
+                    reached = at + len(part)
+                    yield at, part
+
+    def _windows(self, text: str) -> Iterator[Span]:
         splitter = self._splitter(self._kind(), self.size, overlap=self.overlap, trim=True)
         width = max(WINDOW_CHARACTERS, self.size * WINDOW_CHUNKS)
         at = 0
         while at < len(text):
             found = splitter.chunk_indices(text[at : at + width])
-            last = at + width >= len(text)
-            for start, chunk in found if last else found[:-1]:
-                yield from self._fitting(at + start, chunk)
-            if last:
-                return
-            at = self._onward(at, width, found)
-
-    @staticmethod
-    def _onward(at: int, width: int, found: Sequence[Span]) -> int:
-        """Where the next window starts: behind the whole window where nothing of it is left over."""
-        return at + (found[-1][0] if found else width)
+            whole = at + width >= len(text) or not found or found[-1][0] == 0
+            yield from ((at + start, chunk) for start, chunk in (found if whole else found[:-1]))
+            at += width if whole else found[-1][0]
 
 
 class RecursiveChunker(_Splitting):
@@ -173,7 +173,14 @@ class SentenceChunker(_Sized):
         super().__init__(size, overlap, tokenizer)
 
     def cut(self, text: str) -> list[Chunk]:
-        return [Chunk(piece) for start, end in self._filled(text) if (piece := text[start:end].strip())]
+        return [Chunk(chunk) for _, chunk in self.spans(text)]
+
+    def spans(self, text: str) -> Iterator[Span]:
+        """The chunks with the positions at which they start."""
+        for start, end in self._filled(text):
+            whole = text[start:end]
+            if bare := whole.strip():
+                yield start + whole.index(bare), bare
 
     def _filled(self, text: str) -> Iterator[tuple[int, int]]:
         ends = [start + len(piece) for start, piece in self._sentences(text)]
@@ -234,7 +241,7 @@ def _one_line_a_paragraph(text: str) -> str:
     """The text with single line breaks as spaces, of the same length, so that no sentence ends there."""
     lines = text.splitlines(keepends=True)
     made = []
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    for line, following in zip(lines, [*lines[1:], ""], strict=False):
         bare = line.rstrip("\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")
         joins = bare.strip() and following.strip()
         made.append(bare + " " * (len(line) - len(bare)) if joins else line)

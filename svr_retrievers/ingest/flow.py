@@ -65,7 +65,7 @@ class Flow:
     async def run(self, source: Source) -> IngestReport:
         """Raises what stopped it; what the source itself raised, after what came before that was written."""
         send, receive = anyio.create_memory_object_stream[_Slot](self._options.concurrency - 1)
-        async with anyio.create_task_group() as tasks:
+        async with receive, anyio.create_task_group() as tasks:
             tasks.start_soon(self._write_all, receive)
             async with send:
                 await self._read_all(source, send, tasks)
@@ -122,12 +122,11 @@ class Flow:
         slot.done.set()
 
     async def _write_all(self, receive: MemoryObjectReceiveStream[_Slot]) -> None:
-        async with receive:
-            async for slot in receive:
-                await slot.done.wait()
-                assert slot.made is not None
-                await self._writing.write(*slot.made)
-                await self._settle(slot.batch)
+        async for slot in receive:
+            await slot.done.wait()
+            assert slot.made is not None
+            await self._writing.write(*slot.made)
+            await self._settle(slot.batch)
 
     async def _settle(self, batch: Batch) -> None:
         for work in batch.ended:

@@ -1,0 +1,159 @@
+"""Whatever is ingested, however often it breaks off and where: a run that ends leaves exactly its documents' rows."""
+
+from __future__ import annotations
+
+from itertools import count
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from svr_retrievers import Document, SVRClient
+from svr_retrievers.errors import IngestFailed
+from svr_retrievers.ingest import Chunk, IngestPipeline
+from svr_retrievers.ingest.marks import Mark
+from svr_retrievers.ingest.target import Target
+from tests.ingest.ingest_corpus import vector_of
+
+pytestmark = pytest.mark.ingest
+_names = count()
+
+
+class Lines:
+    """Cuts at line ends."""
+
+    def cut(self, text: str) -> list[Chunk]:
+        return [Chunk(line) for line in text.split("\n") if line.strip()]
+
+
+class Embedder:
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def embed_documents(self, texts: list[str]) -> list[np.ndarray]:
+        self.texts += texts
+        return [vector_of(text) for text in texts]
+
+    def embed_query(self, text: str) -> np.ndarray:
+        return vector_of(text)
+
+
+class Broken(Exception):
+    """What ends a run at the point chosen."""
+
+
+def breaking_at(point: int):
+    """The store's calls, of which number `point` fails before it has done anything, or half of them after it has."""
+    calls = count()
+
+    def around(inner, *, lose: bool):
+        async def call(self, *args, **kwargs):
+            number = next(calls)
+            if number == 2 * point:
+                raise Broken
+            made = await inner(self, *args, **kwargs)
+            if lose and number == 2 * point + 1:
+                raise Broken
+            return made
+
+        return call
+
+    return mock.patch.multiple(
+        Target,
+        add=around(Target.add, lose=True),
+        delete=around(Target.delete, lose=True),
+        embed=around(Target.embed, lose=False),
+    )
+
+
+LINE = st.sampled_from(["one", "two", "three", "four", "five", "six"])
+TEXT = st.lists(LINE, max_size=9).map("\n".join)
+RUN = st.fixed_dictionaries(
+    {
+        "texts": st.dictionaries(
+            st.sampled_from("abc"), st.tuples(TEXT, st.integers(0, 2)), min_size=1, max_size=3
+        ),
+        "whole": st.sets(st.sampled_from("abc"), max_size=2),
+        "batch_size": st.integers(1, 5),
+        "concurrency": st.integers(1, 3),
+        "point": st.none() | st.integers(0, 12),
+    }
+)
+
+
+def ingest(collection, run) -> None:
+    documents = [Document(i, text, {"year": year}) for i, (text, year) in run["texts"].items()]
+    pipeline = IngestPipeline(
+        collection,
+        chunker=lambda document: None if document.id in run["whole"] else Lines(),
+        batch_size=run["batch_size"],
+        concurrency=run["concurrency"],
+        progress=False,
+    )
+    if run["point"] is None:
+        pipeline.run(documents)
+        return
+    with breaking_at(run["point"]):
+        try:
+            pipeline.run(documents)
+        except IngestFailed as error:
+            assert isinstance(error.__cause__, Broken)
+
+
+def wanted(run) -> dict[str, tuple[str, int]]:
+    rows: dict[str, tuple[str, int]] = {}
+    for i, (text, year) in run["texts"].items():
+        lines = [line for line in text.split("\n") if line]
+        if i in run["whole"]:
+            rows |= {i: (text, year)} if lines else {}
+        else:
+            rows |= {f"{i}#{n}": (line, year) for n, line in enumerate(lines)}
+    return rows
+
+
+def check_marks(collection) -> None:
+    """The invariant that `planning` states."""
+    marks = [Mark.of(row) for row in collection.find()]
+    assert None not in marks
+    counts = {mark.document: mark.count for mark in marks if mark.number == 0}
+    assert all(mark.number < counts[mark.document] for mark in marks if mark.number is not None)
+
+
+@pytest.fixture(scope="module")
+def client():
+    with SVRClient("memory://") as made:
+        yield made
+
+
+@given(st.lists(RUN, min_size=1, max_size=5), RUN)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_after_any_runs_the_last_one_decides(client, before, last) -> None:
+    embedder = Embedder()
+    collection = client.create_collection(f"c{next(_names)}", dimensions=64, embedder=embedder)
+    for run in before:
+        ingest(collection, run)
+        check_marks(collection)
+    documents = set(last["texts"])
+    last = {**last, "point": None}
+    ingest(collection, last)
+
+    found = {row.id: row for row in collection.find(with_vectors=True) if row.id.split("#")[0] in documents}
+    assert {i: (row.text, row.metadata["year"]) for i, row in found.items()} == wanted(last)
+    assert all(np.array_equal(row.vector, vector_of(row.text)) for row in found.values())
+    embedder.texts.clear()
+    again = len(collection.find())
+    ingest(collection, last)
+    assert (embedder.texts, len(collection.find())) == ([], again)
+    client.drop_collection(collection.name)
+
+
+def test_a_long_document_that_broke_off_and_came_back_short_leaves_nothing(client) -> None:
+    """Ten chunks in batches of three; the third add fails; then there are two chunks."""
+    collection = client.create_collection("long", dimensions=64, embedder=Embedder())
+    long = {"texts": {"a": ("\n".join(f"line {n}" for n in range(10)), 1)}, "whole": set(), "batch_size": 3}
+    ingest(collection, {**long, "concurrency": 1, "point": 2})
+    assert 0 < collection.count() < 10
+    ingest(collection, {**long, "texts": {"a": ("x\ny", 1)}, "concurrency": 1, "point": None})
+    assert [row.id for row in collection.find()] == ["a#0", "a#1"]
