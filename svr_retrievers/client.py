@@ -35,7 +35,7 @@ from svr_retrievers.routing.schemes import Scheme
 from svr_retrievers.search.request import check_fraction
 from svr_retrievers.search.view import View
 from svr_retrievers.settings import Settings, redact
-from svr_retrievers.spaces import check_same, space_of
+from svr_retrievers.spaces import asked_space, check_same
 
 IfExists = Literal["error", "open"]
 OnProblem = Literal["report", "fail"]
@@ -168,7 +168,9 @@ class AsyncSVRClient:
         config = make_config(
             name, size, metric, partition_by, filter_fields, index, backend, servers, recall_target, declared
         )
-        config = replace(config, space=space_of(embedder), text_search=_text_search(text_search, backend))
+        config = replace(
+            config, space=await asked_space(embedder), text_search=_text_search(text_search, backend)
+        )
         there = False
         try:
             ref = await backend.create_collection(config)
@@ -277,7 +279,7 @@ class AsyncSVRClient:
         embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None,
     ) -> AsyncCollection:
         found = embedder_of(ref.config, embedder)
-        check_same(ref.config.name, ref.config.space, space_of(found))
+        check_same(ref.config.name, ref.config.space, await asked_space(found))
         view = View(await backend.load_map(ref), ref.config.metric)
         return AsyncCollection(backend, ref, view, self.settings, found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, fields
 from typing import Protocol, Self, runtime_checkable
 
@@ -71,10 +71,24 @@ class HasSpace(Protocol):
     def space(self) -> VectorSpace: ...
 
 
+@runtime_checkable
+class AsksForSpace(Protocol):
+    """An embedder that may have to ask for its space."""
+
+    def aspace(self) -> Awaitable[VectorSpace | None]: ...
+
+
 def space_of(embedder: object) -> VectorSpace | None:
     """The space that an embedder declares; None where it declares none."""
     found = getattr(embedder, "space", None)
     return found if isinstance(found, VectorSpace) else None
+
+
+async def asked_space(embedder: object) -> VectorSpace | None:
+    """As `space_of`; one that has to ask its provider first (`aspace`) does so without holding up the event loop."""
+    if not isinstance(embedder, AsksForSpace):
+        return space_of(embedder)
+    return await embedder.aspace()
 
 
 def check_same(name: str, wanted: VectorSpace | None, given: VectorSpace | None) -> None:

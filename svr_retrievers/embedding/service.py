@@ -88,7 +88,13 @@ class EmbeddingService:
     def space(self) -> VectorSpace | None:
         """The vectors' space. A model that the package does not know is asked once: one small request, blocking."""
         if self.model.space is None and self.model.asked:
-            waited(self._ask())
+            return waited(self.aspace())
+        return self.model.space
+
+    async def aspace(self) -> VectorSpace | None:
+        """As `space`, awaited."""
+        if self.model.space is None and self.model.asked:
+            await self._ask()
         return self.model.space
 
     async def _ask(self) -> None:
@@ -146,8 +152,7 @@ class EmbeddingService:
         check_texts(texts)
         if not texts:
             return []
-        if self.model.space is None and self.model.asked:
-            await self._ask()
+        await self.aspace()
         return await Work(self, texts, kind).done()
 
     def keys(self, texts: Sequence[str], kind: Kind) -> list[bytes]:

@@ -55,7 +55,8 @@ class Work:
             mine, theirs = self._service.flights.board(key for key in missing if key not in self._vectors)
             await self._lead(mine)
             for key, flight in theirs.items():
-                await self._follow(key, flight)
+                if not self._failed:
+                    await self._follow(key, flight)
             if self._failed:
                 raise self._failure()
         self._service.model.meter.texts(len(self._keys), from_cache=len(self._keys) - self._asked)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import numpy as np
 import pytest
+from werkzeug import Request, Response
 
+from svr_retrievers import AsyncSVRClient
 from svr_retrievers.embedding import RetryPolicy
 from svr_retrievers.errors import EmbeddingFailed
 from tests.providers.conftest import Stage
@@ -91,6 +96,25 @@ def test_an_unknown_model_is_asked_once(stage: Stage) -> None:
     embedder.embed_documents(TEXTS)
 
     assert stage.texts() == [["dimensions"], TEXTS]
+
+
+async def test_a_collection_asks_an_unknown_model_without_holding_the_loop(stage: Stage) -> None:
+    loops: list[bool] = []
+
+    def slow(request: Request) -> Response:
+        """Answers once the test's own event loop has turned: it never would while that waits for the answer."""
+        turned = threading.Event()
+        loop.call_soon_threadsafe(turned.set)
+        loops.append(turned.wait(30))
+        return stage.good(request)
+
+    loop = asyncio.get_running_loop()
+    stage.always = slow
+    async with AsyncSVRClient("memory://") as client:
+        await client.create_collection("notes", dimensions=8, embedder=stage.embedder(dimensions=None))
+        await client.collection("notes", embedder=stage.embedder(dimensions=None))
+
+    assert loops == [True, True]
 
 
 def test_usage_and_cost_are_counted_as_the_provider_reports_them(stage: Stage) -> None:

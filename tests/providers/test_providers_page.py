@@ -69,6 +69,10 @@ def test_there_is_code_to_run() -> None:
 
 def test_the_numbers_are_those_of_the_code() -> None:
     retry, cache = RetryPolicy(), EmbeddingCache()
+    rates = {
+        name: tuple(f"{default(call, f'{what}_per_minute'):,}" for what in ("requests", "tokens"))
+        for name, call in (("OpenAI", openai_account), ("Voyage AI", voyage_account))
+    }
     for words in (
         f"{openai_module.MOST_TEXTS:,} texts, {openai_module.MOST_TOKENS:,} tokens",
         f"{voyage_module.MOST_TEXTS:,} texts",
@@ -81,8 +85,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
         f"An attempt may take {retry.timeout_seconds:g} s",
         f"than {retry.deadline_seconds:g} s after the first",
         f"keeps {cache.megabytes:g} MB of vectors in memory for a day",
-        f"| OpenAI | {default(openai_account, 'requests_per_minute'):,} | | {default(openai_account, 'tokens_per_minute'):,} |",
-        f"| Voyage AI | {default(voyage_account, 'requests_per_minute'):,} | | {default(voyage_account, 'tokens_per_minute'):,} |",
+        *(f"| {name} | {requests} | | {tokens} |" for name, (requests, tokens) in rates.items()),
         f"| Cohere | | {default(cohere_account, 'inputs_per_minute'):,} | |",
     ):
         assert words in TEXT, words
