@@ -220,9 +220,14 @@ def _name_within(model: object) -> str:
 
 
 def _digest(weights: Iterable[tuple[str, _Tensor]]) -> str:
-    """16 hexadecimal digits; about a second for each gigabyte of weights."""
+    """16 hexadecimal digits; about a second for each gigabyte of weights.
+
+    BERT's own pooler is left out: sentence models do not use it, and where a file lacks it, it is random.
+    """
     whole = hashlib.sha256()
-    for name, tensor in sorted(weights, key=lambda pair: pair[0]):
+    for name, tensor in sorted(
+        (pair for pair in weights if ".pooler." not in pair[0]), key=lambda pair: pair[0]
+    ):
         whole.update(name.encode())
         whole.update(np.ascontiguousarray(tensor.detach().cpu().float().numpy()).tobytes())
     return whole.hexdigest()[:16]

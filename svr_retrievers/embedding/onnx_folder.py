@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -85,6 +85,11 @@ class OnnxFolder:
             positions,
         )
         return min([MOST_TOKENS, *(length for length in known if length)]) if any(known) else USUAL_TOKENS
+
+    def tokenizer_inputs(self) -> Sequence[str]:
+        """What the tokenizer feeds the model: one that leaves token types out has them all zero."""
+        named = self.settings("tokenizer_config.json").get("model_input_names")
+        return [str(name) for name in named] if isinstance(named, list) else ["token_type_ids"]
 
     def pad_id(self) -> int:
         return _whole(self.settings("config.json").get("pad_token_id"), least=0) or 0

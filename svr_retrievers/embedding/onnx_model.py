@@ -28,9 +28,10 @@ MOST_THREADS: Final = 4
 """More threads make a small model hardly faster, and take the machine from others."""
 
 Floats = NDArray[np.float32]
-Ids = NDArray[np.integer]
+Ids = NDArray[np.int64] | NDArray[np.int32]
 Text = str | tuple[str, str]
-NUMBERS: Final = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+Whole = type[np.int64] | type[np.int32]
+NUMBERS: Final[Mapping[str, Whole]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 
 class _Node(Protocol):
@@ -83,6 +84,7 @@ class OnnxModel:
         self._tokenizer = _tokenizer(folder, self.max_length, "only_second" if pairs else "longest_first")
         self._plain = _tokenizer(folder, None)
         padding = self._tokenizer.padding
+        self._types = "token_type_ids" in folder.tokenizer_inputs()
         self._pad_id = int(padding["pad_id"]) if padding else folder.pad_id()
         self._tokenizer.no_padding()
         self._process = os.getpid()
@@ -128,10 +130,10 @@ class OnnxModel:
         made: dict[str, Callable[[], Ids]] = {
             "input_ids": lambda: pad([e.ids for e in encodings], self._pad_id),
             "attention_mask": lambda: mask,
-            "token_type_ids": lambda: pad([e.type_ids for e in encodings], 0),
+            "token_type_ids": lambda: pad([e.type_ids if self._types else [] for e in encodings], 0),
             "position_ids": lambda: np.tile(np.arange(longest), (len(encodings), 1)),
         }
-        return {name: made[name]().astype(number) for name, number in self.inputs.items()}, mask
+        return {name: cast("Ids", made[name]().astype(number)) for name, number in self.inputs.items()}, mask
 
     def _compute(self, output: str, feed: Mapping[str, Ids]) -> Floats:
         if self._process != os.getpid():
@@ -232,7 +234,7 @@ def _missing(package: str) -> MissingExtra:
     )
 
 
-def _checked_inputs(folder: OnnxFolder, nodes: Sequence[_Node]) -> dict[str, type[np.signedinteger]]:
+def _checked_inputs(folder: OnnxFolder, nodes: Sequence[_Node]) -> dict[str, Whole]:
     """Input names with their number type. Raises ConfigError for a graph that wants something else than tokens."""
     known = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
     strange = [

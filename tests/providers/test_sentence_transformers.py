@@ -111,6 +111,18 @@ def test_the_space_follows_the_weights_and_the_name():
     assert {model_name(name) for name in names} == {"tiny"}
 
 
+def test_a_pooler_that_no_vector_depends_on_makes_no_other_space():
+    class WithPooler(ModelDouble):
+        def state_dict(self):
+            return {
+                **super().state_dict(),
+                "0.pooler.dense": TensorDouble(np.random.default_rng().normal(size=3)),
+            }
+
+    own = SentenceTransformerEmbedder(ModelDouble(), name="m").space
+    assert SentenceTransformerEmbedder(WithPooler(), name="m").space == own
+
+
 def test_a_collection_refuses_another_model():
     with SVRClient("memory://") as client:
         made = client.create_collection("c", embedder=SentenceTransformerEmbedder(ModelDouble()))
@@ -174,6 +186,7 @@ def save_model(folder, model) -> str:
     model.eval().save_pretrained(folder)
     write_tokenizer(folder)
     named = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("pad", "unk", "cls", "sep")}
+    named["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"), model_max_length=64, **named
     ).save_pretrained(folder)
@@ -183,12 +196,24 @@ def save_model(folder, model) -> str:
 def export(model, folder, output: str) -> None:
     import torch
 
+    class Named(torch.nn.Module):
+        """The arguments by name, whatever order the model has them in."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            made = self.inner(
+                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+            )
+            return made[output]
+
     names = ("input_ids", "attention_mask", "token_type_ids")
     example = {name: torch.ones((2, 5), dtype=torch.long) for name in names}
-    example["attention_mask"][1, 3:] = 0  # without padding in the example the mask would not be exported
     axes = {name: {0: "batch", 1: "sequence"} for name in names}
     torch.onnx.export(
-        model, (), str(folder / "model.onnx"), kwargs=example, input_names=list(names), output_names=[output],
+        Named(), (), str(folder / "model.onnx"), kwargs=example, input_names=list(names), output_names=[output],
         dynamic_axes={**axes, output: {0: "batch"} if output == "logits" else axes["input_ids"]}, dynamo=False,
     )  # fmt: skip
 

@@ -106,6 +106,13 @@ def test_large_logits_keep_their_order_as_probabilities():
     assert 0 <= found[0] < found[-1] < 1
 
 
+def test_a_tokenizer_that_tells_no_types_feeds_none(tmp_path):
+    folder = write_scorer(tmp_path / "m")
+    (folder / "tokenizer_config.json").write_text('{"model_input_names": ["input_ids", "attention_mask"]}')
+    found = CrossEncoderReranker(folder, scale="raw").rerank("red", ["blue sea"])
+    np.testing.assert_allclose(found, [logit("red", "blue sea") - 0.3], rtol=1e-6)
+
+
 def test_a_long_text_is_cut_at_its_end_and_the_query_kept(folder):
     reranker = CrossEncoderReranker(folder, scale="raw", max_length=8)
     long = "blue " * 50
