@@ -24,6 +24,14 @@ _NORMAL: Final[LiteralString] = (
 )
 """The parser would cut names at underscores, and make more than one word of what has hyphens or slashes."""
 
+_NOT_NAMED: Final = (
+    errors.UndefinedObject,
+    errors.InvalidName,
+    errors.SyntaxError,
+    errors.InvalidSchemaName,
+    errors.FeatureNotSupported,
+)
+
 
 def words_of(config: str, text: sql.Composable) -> sql.Composed:
     """The words of a text: an expression that a generated column may hold."""
@@ -123,12 +131,7 @@ async def check(conn: Connection, name: str) -> None:
     try:
         async with conn.transaction():
             await conn.execute("select %s::text::regconfig", (name,))
-    except (
-        errors.UndefinedObject,
-        errors.InvalidName,
-        errors.SyntaxError,
-        errors.InvalidSchemaName,
-    ) as error:
+    except _NOT_NAMED as error:
         cursor = await conn.execute("select cfgname from pg_ts_config order by 1")
         known = ", ".join(repr(row[0]) for row in await cursor.fetchall())
         raise InputError(
