@@ -172,6 +172,8 @@ async def test_nothing_awaited_is_done_in_a_thread_of_the_executor(animals: Any,
     assert (await animals.asimilarity_search_with_score("the owl sees", k=1))[0][1] == pytest.approx(1.0)
     assert len(await animals.amax_marginal_relevance_search("owl", k=2)) == 2
     assert len(await SVRRetriever(vectorstore=animals, k=2).ainvoke("owl")) == 2
+    assert len(await animals.ahybrid_search("owl", k=2)) == 2
+    assert len(await animals.akeyword_search("owl", k=2)) <= 1
     assert len(await animals.as_retriever(search_kwargs={"k": 2}).ainvoke("owl")) == 2
     assert ids(await animals.aget_by_ids(["owl"])) == ["owl"]
     assert await animals.adelete(["owl"])

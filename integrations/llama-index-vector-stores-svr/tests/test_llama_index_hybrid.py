@@ -17,7 +17,7 @@ from llama_index.core.vector_stores.types import VectorStoreQueryMode as Mode
 from llama_index.vector_stores.svr import SVRVectorStore
 
 from svr_retrievers import by_field
-from svr_retrievers.errors import InputError
+from svr_retrievers.errors import BackendError, InputError
 
 pytestmark = pytest.mark.hybrid
 COUNT = 9
@@ -286,3 +286,56 @@ async def test_what_an_answer_lacks_is_logged(store: Any, caplog: Any) -> None:
     with caplog.at_level(logging.DEBUG, "llama_index.vector_stores.svr"):
         await store.aquery(asked("common", 20, Mode.TEXT_SEARCH))
     assert "9 of 20 nodes" in caplog.text
+
+
+class Halting:
+    """A collection some of whose calls fail."""
+
+    def __init__(self, found: Any, *broken: str) -> None:
+        self.found, self.broken = found, broken
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "aio":
+            return Halting(self.found.aio, *self.broken)
+        return self._fail if name in self.broken else getattr(self.found, name)
+
+    def _fail(self, **_: Any) -> Any:
+        raise BackendError("the server is away")
+
+
+async def test_one_ranking_that_fails_leaves_the_other_and_both_are_an_error(
+    store: Any, ask: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    found = store.open()
+    query = asked("word6", sparse_top_k=4)
+    for broken, expected in (("keywords", ["0", "1", "2", "3"]), ("search", ["6"])):
+        monkeypatch.setattr(store._connection, "_collection", Halting(found, broken))
+        caplog.clear()
+        assert (await ask(store, query)).ids == expected
+        assert "the other decided alone: the server is away" in caplog.text
+    monkeypatch.setattr(store._connection, "_collection", Halting(found, "keywords", "search"))
+    with pytest.raises(BackendError, match="away"):
+        await ask(store, query)
+    with pytest.raises(BackendError, match="away"):
+        await ask(store, asked("word6", mode=Mode.TEXT_SEARCH))
+
+
+async def test_depths_bound_a_ranking_that_decides_alone_too(store: Any, ask: Any) -> None:
+    near = await ask(store, asked("common", 2, alpha=1.0, hybrid_top_k=9))
+    assert near.ids == ["0", "1"]
+    assert len((await ask(store, asked("common", 9, alpha=0.0, sparse_top_k=3))).ids) == 3
+    assert len((await ask(store, asked("common", 9, alpha=0.0, hybrid_top_k=2, sparse_top_k=3))).ids) == 2
+
+
+@pytest.mark.parametrize("mode", ["default", "hybrid", "text_search", "mmr"])
+async def test_a_mode_may_be_written_as_text(store: Any, ask: Any, mode: Any) -> None:
+    plain = asked("word6 word7", mode=mode, query_embedding=at(0))
+    assert (await ask(store, plain)).ids == (
+        await ask(store, asked("word6 word7", mode=Mode(mode), query_embedding=at(0)))
+    ).ids
+    with pytest.raises(InputError, match="not hybird"):
+        await ask(store, asked("x", mode="hybird"))
+
+
+async def test_as_many_may_be_asked_for_as_the_collection_allows(store: Any, ask: Any) -> None:
+    assert len((await ask(store, asked("word6", 10_000, sparse_top_k=3))).ids) == COUNT

@@ -24,7 +24,7 @@ from llama_index.vector_stores.svr.connection import Connection
 from llama_index.vector_stores.svr.describing import described
 from llama_index.vector_stores.svr.nodes import SOURCE_KEY, to_document, to_nodes
 from llama_index.vector_stores.svr.options import reject_unknown
-from llama_index.vector_stores.svr.querying import embeds, prepare, restricted
+from llama_index.vector_stores.svr.querying import Ask, Search, embeds, prepare, restricted
 from llama_index.vector_stores.svr.settings import (
     FieldTypes,
     field_types,
@@ -44,7 +44,9 @@ from svr_retrievers import (
     IndexSpec,
     Metric,
     Scheme,
+    SearchResult,
     SVRClient,
+    SVRError,
 )
 
 _CONSTANT = ("stores_text", "is_embedding_query", "flat_metadata", "class_name")
@@ -262,14 +264,14 @@ class SVRVectorStore(BasePydanticVectorStore):
 
         def search(found: Collection) -> VectorStoreQueryResult:
             wanted = prepare(query, kwargs, found, self.namespace)
-            return wanted.result([getattr(found, ask.method)(**ask.arguments) for ask in wanted.asks])
+            return wanted.result([_answer(found, ask, wanted) for ask in wanted.asks])
 
         return self._connection.run(search)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         async def search(known: Collection, found: AsyncCollection) -> VectorStoreQueryResult:
             wanted = prepare(query, kwargs, known, self.namespace)
-            return wanted.result([await getattr(found, ask.method)(**ask.arguments) for ask in wanted.asks])
+            return wanted.result([await _aanswer(found, ask, wanted) for ask in wanted.asks])
 
         return await self._connection.arun(search)
 
@@ -327,3 +329,19 @@ def _selects(node_ids: list[str] | None, filters: MetadataFilters | None) -> boo
     if node_ids is None:
         return filters is not None and bool(filters.filters)
     return bool(node_ids)
+
+
+def _answer(found: Collection, ask: Ask, wanted: Search) -> SearchResult | SVRError:
+    try:
+        answer: SearchResult = getattr(found, ask.method)(**ask.arguments)
+    except SVRError as error:
+        return wanted.without(error)
+    return answer
+
+
+async def _aanswer(found: AsyncCollection, ask: Ask, wanted: Search) -> SearchResult | SVRError:
+    try:
+        answer: SearchResult = await getattr(found, ask.method)(**ask.arguments)
+    except SVRError as error:
+        return wanted.without(error)
+    return answer

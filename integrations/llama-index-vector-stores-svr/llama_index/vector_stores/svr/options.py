@@ -25,31 +25,35 @@ _BY_MODE: Final[dict[Mode, tuple[str, ...]]] = {
     Mode.HYBRID: (*_WORDS, *_OWN, *_HYBRID, *_RERANK),
 }
 _ALL: Final = (*_SEARCH, *_OWN, *_MMR, *_HYBRID, *_RERANK)
+_LIKE_WORDS: Final = {Mode.SPARSE, Mode.SEMANTIC_HYBRID}
+_COUNTS: Final = {"sparse_top_k": {Mode.HYBRID, Mode.TEXT_SEARCH}, "hybrid_top_k": {Mode.HYBRID}}
 _PREFETCH: Final = 4.0
 _BALANCE: Final = 0.5
 
 
-def check_query(query: VectorStoreQuery, options: Mapping[str, Any]) -> None:
-    """Raises InputError or TypeError for what the query's mode, or this store, cannot use."""
+def mode_of(query: VectorStoreQuery, options: Mapping[str, Any]) -> Mode:
+    """The query's mode. Raises InputError or TypeError for what it, or this store, cannot use."""
     unused = [name for name in ("output_fields", "embedding_field") if getattr(query, name) is not None]
     if unused:
         raise InputError(f"SVRVectorStore does not use {' and '.join(unused)}.", hint="Leave it out.")
-    if query.mode not in _BY_MODE:
+    mode = next((each for each in _BY_MODE if each == query.mode), None)
+    if mode is None:
         raise InputError(
-            f"SVRVectorStore knows the query modes {', '.join(_BY_MODE)}, not {query.mode.value}.",
+            f"SVRVectorStore knows the query modes {', '.join(_BY_MODE)}, not {_named(query.mode)}.",
             hint="text_search ranks by words, hybrid by words and vectors."
             if query.mode in _LIKE_WORDS
             else "",
         )
-    _check_options(query.mode, options)
+    _check_options(mode, options)
     check_count("similarity_top_k", query.similarity_top_k)
     for name, modes in _COUNTS.items():
-        if query.mode in modes and getattr(query, name) is not None:
+        if mode in modes and getattr(query, name) is not None:
             check_count(name, getattr(query, name))
+    return mode
 
 
-_LIKE_WORDS: Final = {Mode.SPARSE, Mode.SEMANTIC_HYBRID}
-_COUNTS: Final = {"sparse_top_k": {Mode.HYBRID, Mode.TEXT_SEARCH}, "hybrid_top_k": {Mode.HYBRID}}
+def _named(mode: object) -> str:
+    return mode.value if isinstance(mode, Mode) else str(mode)[:40]
 
 
 def _check_options(mode: Mode, options: Mapping[str, Any]) -> None:

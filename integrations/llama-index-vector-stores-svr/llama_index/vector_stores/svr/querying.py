@@ -15,10 +15,14 @@ from llama_index.vector_stores.svr.filters import Clause, among, both, to_svr_fi
 from llama_index.vector_stores.svr.nodes import ID_KEY, SOURCE_KEY, to_node
 
 from svr_retrievers import AtlasEmbedding, Collection, Hit, SearchResult, maximal_marginal_relevance
-from svr_retrievers.errors import InputError
+from svr_retrievers.errors import InputError, NotFound, SVRError, UsageError
 from svr_retrievers.search.hybrid import Fusion, depth, fuse
+from svr_retrievers.search.request import MAX_LIMIT
 
-Merge: TypeAlias = Callable[[Sequence[SearchResult]], Sequence[Hit]]
+Hits: TypeAlias = Sequence[Hit]
+Merge: TypeAlias = Callable[[Sequence[Hits]], Hits]
+_FATAL: Final = (InputError, NotFound, UsageError)
+"""What is wrong for both rankings alike."""
 _log: Final = logging.getLogger("llama_index.vector_stores.svr")
 
 
@@ -37,11 +41,24 @@ class Search:
     asks: tuple[Ask, ...]
     merge: Merge
 
-    def result(self, answers: Sequence[SearchResult]) -> VectorStoreQueryResult:
-        """Nodes, scores and ids in step. What LlamaIndex has no room for goes to the log."""
+    def without(self, error: SVRError) -> SVRError:
+        """The error of one ranking, where another may decide alone. Raises it otherwise."""
+        if len(self.asks) == 1 or isinstance(error, _FATAL):
+            raise error
+        return error
+
+    def result(self, answers: Sequence[SearchResult | SVRError]) -> VectorStoreQueryResult:
+        """Nodes, scores and ids in step. What LlamaIndex has no room for goes to the log.
+
+        Raises:
+            SVRError: the first, where every ranking failed.
+        """
+        errors = [each for each in answers if isinstance(each, SVRError)]
+        if len(errors) == len(answers):
+            raise errors[0]
         for answer in answers:
             _tell(answer)
-        hits = self.merge(answers)
+        hits = self.merge([() if isinstance(each, SVRError) else each for each in answers])
         return VectorStoreQueryResult(
             nodes=[to_node(hit.id, hit.text, hit.metadata) for hit in hits],
             similarities=_scores(hits),
@@ -58,17 +75,17 @@ def prepare(
         TypeError: for a keyword argument that is not known, or not used in the query's mode.
         InputError: for a mode that is not supported, what the mode lacks, or a field that is not used.
     """
-    checked.check_query(query, options)
+    mode = checked.mode_of(query, options)
     common = checked.passed_on(options) | {
         "filter": _restriction(query, options, collection),
         "namespace": namespace,
     }
-    if query.mode is Mode.TEXT_SEARCH:
+    if mode is Mode.TEXT_SEARCH:
         limit = query.similarity_top_k if query.sparse_top_k is None else query.sparse_top_k
         return _plain(_keywords(query, common, limit))
-    if query.mode is Mode.HYBRID:
+    if mode is Mode.HYBRID:
         return _hybrid(query, common, collection)
-    if query.mode is Mode.MMR:
+    if mode is Mode.MMR:
         return _diverse(query, options, common, collection)
     return _plain(_nearest(query, common, collection, query.similarity_top_k))
 
@@ -118,9 +135,9 @@ def _hybrid(query: VectorStoreQuery, common: dict[str, Any], collection: Collect
     alone = {name: value for name, value in common.items() if name != "fusion"}
     if alpha == 0.0:
         _refuse_reranker(common, "of words alone")
-        return _plain(_keywords(query, alone, limit))
+        return _plain(_keywords(query, alone, min(limit, query.sparse_top_k or limit)))
     if alpha == 1.0:
-        return _plain(_nearest(query, alone, collection, limit))
+        return _plain(_nearest(query, alone, collection, min(limit, query.similarity_top_k)))
     weights = (alpha, 1.0 - alpha)
     if query.sparse_top_k is not None or query.hybrid_top_k is not None:
         _refuse_reranker(common, "with sparse_top_k or hybrid_top_k")
@@ -143,14 +160,13 @@ def _apart(
     query: VectorStoreQuery, common: dict[str, Any], collection: Collection, limit: int
 ) -> tuple[Ask, Ask]:
     """Each ranking as deep as the query says, and as the collection goes itself where it says nothing."""
-    near = query.similarity_top_k if query.hybrid_top_k is not None else depth(limit)
-    said = depth(limit) if query.sparse_top_k is None else query.sparse_top_k
+    own = min(depth(limit), MAX_LIMIT)
+    near = own if query.hybrid_top_k is None else query.similarity_top_k
+    said = own if query.sparse_top_k is None else query.sparse_top_k
     return _nearest(query, common, collection, near), _keywords(query, common, said)
 
 
-def _fused(
-    answers: Sequence[SearchResult], limit: int, weights: tuple[float, float], fusion: Fusion
-) -> list[Hit]:
+def _fused(answers: Sequence[Hits], limit: int, weights: tuple[float, float], fusion: Fusion) -> list[Hit]:
     near, said = answers
     known = {(hit.namespace, hit.id): hit for hit in [*said, *near]}
     by_vector, by_word = ([((hit.namespace, hit.id), hit.score) for hit in each] for each in answers)
@@ -187,7 +203,7 @@ def _plain(ask: Ask) -> Search:
 def _vector(query: VectorStoreQuery) -> list[float]:
     if query.query_embedding is None:
         raise InputError(
-            f"The query has no embedding, and mode {query.mode.value} searches with it.",
+            f"The query has no embedding, and mode {Mode(query.mode).value} searches with it.",
             hint="Set query_embedding, or retrieve through an index with an embed_model.",
         )
     return query.query_embedding
@@ -196,7 +212,7 @@ def _vector(query: VectorStoreQuery) -> list[float]:
 def _text(query: VectorStoreQuery) -> str:
     if not query.query_str or not query.query_str.strip():
         raise InputError(
-            f"The query has no text, and this search in mode {query.mode.value} needs its words.",
+            f"The query has no text, and this search in mode {Mode(query.mode).value} needs its words.",
             hint="Set query_str, or retrieve through an index.",
         )
     return query.query_str
@@ -210,7 +226,10 @@ def _scores(hits: Sequence[Hit]) -> list[float]:
     return [min(made) if hit.rerank_score is None else hit.rerank_score for hit in hits]
 
 
-def _tell(answer: SearchResult) -> None:
+def _tell(answer: SearchResult | SVRError) -> None:
+    if isinstance(answer, SVRError):
+        _log.warning("one of two rankings failed, the other decided alone: %s", answer.message)
+        return
     short = answer.incomplete
     if short is not None:
         level = logging.DEBUG if short.code == "few_matches" else logging.WARNING
