@@ -291,6 +291,13 @@ def test_tokens_split_a_list_too_and_the_query_counts_for_each_document(server: 
     assert sizes == [1, 1, 1, 2]
 
 
+@pytest.mark.parametrize("name", ["max_documents", "max_tokens"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True])
+def test_a_request_holds_at_least_one_thing(name: str, value: object) -> None:
+    with pytest.raises(errors.InputError, match="whole number from 1 on"):
+        VoyageReranker(api_key=KEY, **{name: value})  # type: ignore[arg-type]
+
+
 def test_one_failed_request_of_several_fails_the_list(make: Make, server: Replay) -> None:
     server.script = [status(400)]
 

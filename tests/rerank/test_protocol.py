@@ -13,6 +13,7 @@ from contextvars import ContextVar
 import numpy as np
 import pytest
 
+import svr_retrievers.reranking
 from svr_retrievers import errors
 from svr_retrievers.reranking.protocol import check_reranker, name_of, scores
 from svr_retrievers.reranking.threads import MOST, Threads
@@ -273,6 +274,25 @@ def test_threads_are_started_as_needed_and_used_again() -> None:
     assert sorted(future.result(30)[0] for future in together) == list(range(MOST))  # type: ignore[type-var]
 
 
+def test_the_package_names_what_it_lacks() -> None:
+    with pytest.raises(AttributeError, match="NoSuchReranker"):
+        _ = svr_retrievers.reranking.NoSuchReranker
+
+
+def run(program: str) -> str:
+    """What a program of its own prints, which has to end by itself and well."""
+    asked = [
+        sys.executable,
+        "-W",
+        "ignore::DeprecationWarning",
+        "-c",
+        program,
+    ]  # forking beside threads warns
+    ended = subprocess.run(asked, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 def test_a_stuck_reranker_does_not_keep_the_interpreter_alive() -> None:
     program = """
 import asyncio, threading
@@ -288,23 +308,31 @@ try:
 except RerankFailed as error:
     print(error.reason)
 """
-    asked = [sys.executable, "-c", program]
-    ended = subprocess.run(asked, check=False, capture_output=True, text=True, timeout=60)
 
-    assert (ended.stdout, ended.returncode) == ("timeout\n", 0), ended.stderr
+    assert run(program) == "timeout\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from 3.12 on, forking beside threads warns
-async def test_a_forked_child_has_threads_of_its_own() -> None:
-    await scores(Lengths(), "q", ["a"])
-    child = os.fork()
-    if child == 0:
-        asyncio.set_event_loop(None)
-        asyncio._set_running_loop(None)
-        made = asyncio.run(scores(Lengths(), "q", ["abc"]))
-        os._exit(0 if made == [3.0] else 1)
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    program = """
+import asyncio, os
+from svr_retrievers.reranking import scores
 
-    status = await asyncio.to_thread(os.waitpid, child, 0)
+class Lengths:
+    def rerank(self, query, texts):
+        return [len(text) for text in texts]
 
-    assert os.waitstatus_to_exitcode(status[1]) == 0
+def ask():
+    return asyncio.run(scores(Lengths(), "q", ["abc"], timeout_seconds=20))
+
+ask()
+child = os.fork()
+if child == 0:
+    try:
+        os._exit(0 if ask() == [3.0] else 1)
+    finally:
+        os._exit(2)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+    assert run(program) == "0\n"

@@ -22,6 +22,7 @@ from svr_retrievers import (
     errors,
     maximal_marginal_relevance,
 )
+from svr_retrievers.search.rerank import rerank, reranking
 from svr_retrievers.testing.mongodb.hashing import hash_embed
 
 pytestmark = pytest.mark.rerank
@@ -353,6 +354,16 @@ def test_the_reranker_has_no_more_time_than_the_search(memory: SVRClient) -> Non
 
     assert len(found) == 10
     assert "did not answer within 0.0" in found.notes[0]
+
+
+async def test_a_search_that_took_all_its_time_leaves_the_reranker_none(memory: SVRClient) -> None:
+    collection, reranker = made(memory), ByNumber()
+    asked = reranking(reranker, "q", 10, None, None)
+    found = await rerank(collection.search(text="apple", limit=50), asked, -0.1)
+
+    assert found.ids == collection.search(text="apple", limit=10).ids
+    assert found.notes == ("the search's timeout_seconds left the reranker no time; the merged order stands",)
+    assert reranker.asked == []
 
 
 # Wrong arguments
