@@ -19,7 +19,6 @@ from llama_index.core.vector_stores.types import VectorStoreQueryMode as Mode
 from llama_index.vector_stores.svr import SVRVectorStore
 
 from svr_retrievers import SVRClient, by_field, hnsw
-from svr_retrievers.errors import InputError
 
 pytestmark = pytest.mark.mongodb
 GRAPH = hnsw(min_rows=0)
@@ -133,12 +132,13 @@ def test_every_operator_searches_on_indexed_fields_and_on_others(
 
 
 def test_a_weight_of_zero_is_not_taken_for_unset(animals: Any, embed: Any) -> None:
-    """`alpha` belongs to a mode that is refused by name; the weight of mode mmr may be 0."""
+    """An `alpha` of 0 finds the words alone, however many nodes lie near; the weight of mode mmr may be 0 too."""
     hybrid = VectorStoreQuery(
-        query_str="cat", query_embedding=embed("cat"), mode=Mode.HYBRID, alpha=0.0, similarity_top_k=2
+        query_str="cat", query_embedding=embed("cow"), mode=Mode.HYBRID, alpha=0.0, similarity_top_k=2
     )
-    with pytest.raises(InputError, match="hybrid"):
-        animals.query(hybrid)
+    animals.query(hybrid)
+    animals.open().refresh()
+    assert animals.query(hybrid).ids == ["cat"]
     varied = VectorStoreQuery(query_embedding=embed("the cow milk"), mode=Mode.MMR, similarity_top_k=4)
     chosen = [animals.query(varied, mmr_threshold=weight).ids for weight in (0, 0.5, 1)]
     assert chosen[2] == ask(animals, embed("the cow milk"))
@@ -191,6 +191,8 @@ async def test_nothing_awaited_is_done_in_a_thread_of_the_executor(animals: Any,
     query = VectorStoreQuery(query_embedding=make_node("q", "the owl sees").embedding, similarity_top_k=1)
     assert await animals.async_add([make_node("owl", "the owl sees", "wild")]) == ["owl"]
     assert (await animals.aquery(query)).ids == ["owl"]
+    words = VectorStoreQuery(query_str="owl", mode=Mode.TEXT_SEARCH, similarity_top_k=9)
+    assert (await animals.aquery(words)).ids in ([], ["owl"])
     assert len(await animals.aget_nodes()) == 5
     await animals.adelete("wild")
     await animals.adelete_nodes(["cat"])
