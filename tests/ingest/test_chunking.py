@@ -125,7 +125,7 @@ def test_nothing_visible_makes_no_chunk(kind, text: str) -> None:
 
 @pytest.mark.parametrize(("size", "overlap"), [(0, 0), (-1, 0), (True, 0), (1.5, 0), (5, 5), (5, 9), (5, -1)])
 def test_sizes_that_cannot_be(kind, size, overlap) -> None:
-    with pytest.raises(InputError, match="size|overlap"):
+    with pytest.raises(InputError, match=r"size|overlap"):
         kind(size, overlap)
 
 

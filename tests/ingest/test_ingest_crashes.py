@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import count
+from contextlib import contextmanager, suppress
+from itertools import count, permutations
 from unittest import mock
 
 import numpy as np
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from svr_retrievers import Document, SVRClient
 from svr_retrievers.errors import IngestFailed
-from svr_retrievers.ingest import Chunk, IngestPipeline
+from svr_retrievers.ingest import Chunk, IngestPipeline, target
 from svr_retrievers.ingest.marks import Mark
 from svr_retrievers.ingest.target import Target
+from svr_retrievers.loopfree import LoopFreeCollection
 from tests.ingest.ingest_corpus import vector_of
 
 pytestmark = pytest.mark.ingest
@@ -44,31 +46,33 @@ class Broken(Exception):
     """What ends a run at the point chosen."""
 
 
-def breaking_at(point: int):
-    """The store's calls, of which number `point` fails before it has done anything, or half of them after it has."""
+@contextmanager
+def breaking_at(point: int, *, after: bool):
+    """The store's calls, of which number `point` fails, before it has done anything or after it has."""
     calls = count()
 
-    def around(inner, *, lose: bool):
+    def around(inner):
         async def call(self, *args, **kwargs):
-            number = next(calls)
-            if number == 2 * point:
+            breaks = next(calls) == point
+            if breaks and not after:
                 raise Broken
             made = await inner(self, *args, **kwargs)
-            if lose and number == 2 * point + 1:
+            if breaks:
                 raise Broken
             return made
 
         return call
 
-    return mock.patch.multiple(
-        Target,
-        add=around(Target.add, lose=True),
-        delete=around(Target.delete, lose=True),
-        embed=around(Target.embed, lose=False),
-    )
+    with (
+        mock.patch.multiple(
+            LoopFreeCollection, **{n: around(getattr(LoopFreeCollection, n)) for n in ("add", "delete")}
+        ),
+        mock.patch.object(Target, "embed", around(Target.embed)),
+    ):
+        yield
 
 
-LINE = st.sampled_from(["one", "two", "three", "four", "five", "six"])
+LINE = st.integers(1, 40).map("line {}".format)
 TEXT = st.lists(LINE, max_size=9).map("\n".join)
 RUN = st.fixed_dictionaries(
     {
@@ -78,12 +82,14 @@ RUN = st.fixed_dictionaries(
         "whole": st.sets(st.sampled_from("abc"), max_size=2),
         "batch_size": st.integers(1, 5),
         "concurrency": st.integers(1, 3),
-        "point": st.none() | st.integers(0, 12),
+        "point": st.none() | st.integers(0, 7),
+        "after": st.booleans(),
     }
 )
 
 
-def ingest(collection, run) -> None:
+def ingest(collection, run) -> bool:
+    """Whether the run came to its end."""
     documents = [Document(i, text, {"year": year}) for i, (text, year) in run["texts"].items()]
     pipeline = IngestPipeline(
         collection,
@@ -94,12 +100,14 @@ def ingest(collection, run) -> None:
     )
     if run["point"] is None:
         pipeline.run(documents)
-        return
-    with breaking_at(run["point"]):
+        return True
+    with breaking_at(run["point"], after=run["after"]), suppress(Broken):
         try:
             pipeline.run(documents)
         except IngestFailed as error:
-            assert isinstance(error.__cause__, Broken)
+            raise error.__cause__ or error from None
+        return True
+    return False
 
 
 def wanted(run) -> dict[str, tuple[str, int]]:
@@ -150,10 +158,42 @@ def test_after_any_runs_the_last_one_decides(client, before, last) -> None:
 
 
 def test_a_long_document_that_broke_off_and_came_back_short_leaves_nothing(client) -> None:
-    """Ten chunks in batches of three; the third add fails; then there are two chunks."""
+    """Ten chunks in batches of three, of which the third is not embedded; then there are two chunks."""
     collection = client.create_collection("long", dimensions=64, embedder=Embedder())
     long = {"texts": {"a": ("\n".join(f"line {n}" for n in range(10)), 1)}, "whole": set(), "batch_size": 3}
-    ingest(collection, {**long, "concurrency": 1, "point": 2})
+    ingest(collection, {**long, "concurrency": 1, "point": 4, "after": False})
     assert 0 < collection.count() < 10
     ingest(collection, {**long, "texts": {"a": ("x\ny", 1)}, "concurrency": 1, "point": None})
     assert [row.id for row in collection.find()] == ["a#0", "a#1"]
+
+
+SHAPES = {"long": "a\nb\nc\nd\ne\nf\ng", "short": "c\nx", "whole": "a whole one", "empty": ""}
+
+
+@pytest.mark.parametrize("batch_size", [2, 20])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("first", SHAPES)
+def test_every_change_of_shape_broken_off_at_every_call(
+    client, first, after, batch_size, monkeypatch
+) -> None:
+    """From one shape to another, broken off; then to a third one, which has to be there alone."""
+    monkeypatch.setattr(target, "IDS_AT_ONCE", 2)
+
+    def shaped(shape: str, point: int | None = None) -> dict:
+        whole = {"a"} if shape == "whole" else set()
+        options = {"batch_size": batch_size, "concurrency": 2, "point": point, "after": after}
+        return {"texts": {"a": (SHAPES[shape], 1)}, "whole": whole, **options}
+
+    for second, third in permutations(SHAPES, 2):
+        for point in count():
+            collection = client.create_collection(f"c{next(_names)}", dimensions=64, embedder=Embedder())
+            ingest(collection, shaped(first))
+            ended = ingest(collection, shaped(second, point))
+            check_marks(collection)
+            ingest(collection, shaped(third))
+            assert {row.id: row.text for row in collection.find()} == {
+                i: text for i, (text, _) in wanted(shaped(third)).items()
+            }
+            client.drop_collection(collection.name)
+            if ended:
+                break

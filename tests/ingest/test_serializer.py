@@ -92,7 +92,7 @@ def test_other_values() -> None:
 
 
 def test_what_has_no_text_is_named() -> None:
-    with pytest.raises(InputError, match="x.y holds a function"):
+    with pytest.raises(InputError, match=r"x\.y holds a function"):
         Serializer()({"x": {"y": lambda: 0}})
     endless: dict = {}
     endless["again"] = endless
