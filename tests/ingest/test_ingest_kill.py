@@ -14,7 +14,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from svr_retrievers import Collection, SVRClient, by_field
+from svr_retrievers import Collection, SVRClient, by_field, flat
 from tests.ingest.ingest_corpus import DIMENSIONS, expected, vector_of
 
 pytestmark = [pytest.mark.ingest, pytest.mark.postgres, pytest.mark.slow]
@@ -74,7 +74,8 @@ def test_documents_with_vectors_stream_through_little_memory(client, postgres_ur
 @pytest.mark.timeout(3600)
 def test_killed_anywhere_and_run_again_it_ends_the_same(client, postgres_url, tmp_path):
     """The first half of the kills on the way to version 1, the second on the way from there to version 2."""
-    collection = client.create_collection("killed", dimensions=DIMENSIONS, partition_by=by_field("kind"))
+    scheme = by_field("kind")
+    collection = client.create_collection("killed", dimensions=DIMENSIONS, partition_by=scheme, index=flat())
     chance, log, killed = random.Random(7), tmp_path / "log", 0
     for version in (1, 2):
         for _ in range(KILLS // 2):
