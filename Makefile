@@ -12,7 +12,7 @@ SEED ?= 7
 OPTIONS ?=
 RESULTS := benchmarks/results/$(SIZE)
 
-.PHONY: help demo bench bench-mongodb bench-readme test lint format constraints check-install clean
+.PHONY: help demo bench bench-mongodb bench-hybrid bench-readme test lint format constraints check-install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
@@ -27,6 +27,9 @@ bench: $(READY) .venv-peers/ready ## side by side with other stores (SIZE=small,
 
 bench-mongodb: $(READY) ## ingest and search on MongoDB beside plain PyMongo, a few minutes
 	$(BIN)/python benchmarks/mongodb.py --json benchmarks/results/mongodb.json
+
+bench-hybrid: $(READY) ## vectors, words and their fusions on questions about the demo corpus, a minute
+	$(BIN)/python benchmarks/hybrid.py $(OPTIONS)
 
 bench-readme: $(READY) ## put the figures of the last `make bench` into README and docs (SIZE=large)
 	$(BIN)/python -m svr_retrievers.bench.publish $(RESULTS).json

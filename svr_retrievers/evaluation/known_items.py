@@ -113,5 +113,14 @@ def known_items(documents: Iterable[Document]) -> list[KnownItem]:
     return found
 
 
+def thinned(documents: Sequence[Document], most: int | None) -> list[Document]:
+    """The documents that are asked for, and of the others every so many: `most` or a few more, None for all."""
+    if most is None or most >= len(documents):
+        return list(documents)
+    wanted = {doc_id for item in known_items(documents) for doc_id in item.relevant}
+    wanted |= {documents[at * len(documents) // most].id for at in range(most)}
+    return [document for document in documents if document.id in wanted]
+
+
 def of_kind(items: Sequence[KnownItem], kind: str) -> list[KnownItem]:
     return [item for item in items if item.kind == kind]
