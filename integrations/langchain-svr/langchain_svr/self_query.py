@@ -165,7 +165,7 @@ def _plain(value: Any) -> Any:
     """LangChain's parser writes dates as `{"date": "2024-05-01", "type": "date"}`."""
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    if not isinstance(value, Mapping) or value.get("type") not in {"date", "datetime"}:
+    if not isinstance(value, Mapping) or str(value.get("type")) not in {"date", "datetime"}:
         return value
     written = value.get(value["type"])
     try:

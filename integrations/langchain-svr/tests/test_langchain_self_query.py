@@ -8,12 +8,15 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.structured_query import Comparator, Comparison, Operation, Operator, StructuredQuery
 from langchain_svr import SVRTranslator
 
 from svr_retrievers.errors import FilterError
+from svr_retrievers.filters import FieldType, parse
 
 FIELDS = {"year": int, "made": datetime, "labels": list[str], "lang": str}
 C = Comparator
@@ -212,6 +215,38 @@ def test_what_a_field_cannot_be_asked_is_refused_by_its_name(store: Any) -> None
     ):
         with pytest.raises(FilterError, match=wrong.attribute):
             found(store, wrong)
+
+
+FUZZED = FIELDS | {"open": bool, "score": float}
+SCALARS = st.one_of(
+    st.integers(), st.floats(), st.text(max_size=5), st.booleans(), st.none(), st.dates(), st.datetimes(),
+    st.dates().map(lambda d: {"date": d.isoformat(), "type": "date"}),
+    st.sampled_from([{"date": "x", "type": "date"}, {"a": 1}, {"type": ["date"]}, {"$gt": 1}]),
+)  # fmt: skip
+CONDITIONS = st.builds(
+    Comparison,
+    comparator=st.sampled_from(list(Comparator)),
+    attribute=st.one_of(st.sampled_from([*FUZZED, "a.b", "$or"]), st.text(max_size=4)),
+    value=st.one_of(SCALARS, st.lists(SCALARS, max_size=3)),
+)
+TREES = st.recursive(
+    CONDITIONS,
+    lambda parts: st.builds(
+        Operation, operator=st.sampled_from(list(Operator)), arguments=st.lists(parts, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TREES)
+def test_whatever_a_model_writes_becomes_a_filter_or_is_refused_with_the_reason(tree: Any) -> None:
+    translator = SVRTranslator(FUZZED)
+    try:
+        _, options = translator.visit_structured_query(StructuredQuery("q", tree))
+        parse(options["filter"], {name: FieldType.of(kind) for name, kind in FUZZED.items()})
+    except FilterError as refused:
+        assert refused.message  # noqa: PT017 - either outcome is right, any other error is not
 
 
 def test_without_a_filter_nothing_is_added_and_the_limit_is_left_to_langchain() -> None:

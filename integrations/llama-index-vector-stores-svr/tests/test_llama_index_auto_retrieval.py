@@ -51,8 +51,8 @@ def test_other_metadata_is_described_by_hand(store: Any) -> None:
 
 
 def test_a_field_that_does_not_exist_is_not_described(store: Any) -> None:
-    with pytest.raises(InputError, match=r"no declared field yaer .*year, made, labels, open, topic"):
-        store.vector_store_info("Notes.", {"yaer": "a typing error"})
+    with pytest.raises(InputError, match=r"no declared field period .*year, made, labels, open, topic"):
+        store.vector_store_info("Notes.", {"period": "not there"})
 
 
 def writer(answer: dict[str, Any], told: list[str]) -> MockLLM:

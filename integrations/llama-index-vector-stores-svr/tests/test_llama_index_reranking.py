@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 from llama_index.core import VectorStoreIndex
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.schema import ImageNode, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.vector_stores import VectorStoreQuery
@@ -236,3 +239,24 @@ def test_a_reranker_needs_the_question_and_a_mode_without_variety(animals: Any, 
     assert animals.query(VectorStoreQuery(query_embedding=embed("x")), reranker=None, fetch_k=None).ids
     with pytest.raises(TypeError, match="fetch_k needs a reranker"):
         animals.query(VectorStoreQuery(query_embedding=embed("x")), fetch_k=5)
+
+
+class Watching(BaseEventHandler):
+    _seen: list[Any] = PrivateAttr(default_factory=list)
+
+    def handle(self, event: Any, **_: Any) -> None:
+        self._seen.append(event)
+
+
+async def test_who_watches_events_sees_what_was_reranked(rerank: Any) -> None:
+    watching, dispatcher = Watching(), get_dispatcher()
+    dispatcher.add_event_handler(watching)
+    try:
+        await rerank(SVRRerank(reranker=ByLength(), top_n=2), given())
+        await rerank(SVRRerank(reranker=Broken()), given())
+    finally:
+        dispatcher.event_handlers.remove(watching)
+    begun, ended, again, kept = watching._seen
+    assert (begun.model_name, begun.top_n, ids(begun.nodes)) == ("by length", 2, ids(given()))
+    assert ids(ended.nodes) == ["dddd", "bb"]
+    assert (again.model_name, ids(kept.nodes)) == ("broken", ids(given()))

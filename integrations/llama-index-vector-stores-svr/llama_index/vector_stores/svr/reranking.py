@@ -6,7 +6,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
+from llama_index.core import instrumentation
 from llama_index.core.bridge.pydantic import ConfigDict, Field, field_validator
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
@@ -14,6 +16,7 @@ from svr_retrievers.blocking.reranking import blocking_scores
 from svr_retrievers.errors import InputError, SVRError, UsageError
 from svr_retrievers.reranking import check_reranker, scores
 
+_events: Final = instrumentation.get_dispatcher(__name__)  # type: ignore[attr-defined]
 _log: Final = logging.getLogger("llama_index.vector_stores.svr")
 
 
@@ -52,38 +55,46 @@ class SVRRerank(BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query, texts = _question(query_bundle), _texts(nodes)
+        query, texts = self._begun(nodes, query_bundle), _texts(nodes)
         try:
             made = blocking_scores(
                 self.reranker, query, list(texts.values()), timeout_seconds=self.timeout_seconds
             )
         except SVRError as error:
             return self._kept(nodes, error)
-        return _ordered(nodes, dict(zip(texts, made, strict=True)))[: self.top_n]
+        return self._ended(_ordered(nodes, dict(zip(texts, made, strict=True))))
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query, texts = _question(query_bundle), _texts(nodes)
+        query, texts = self._begun(nodes, query_bundle), _texts(nodes)
         try:
             made = await scores(
                 self.reranker, query, list(texts.values()), timeout_seconds=self.timeout_seconds
             )
         except SVRError as error:
             return self._kept(nodes, error)
-        return _ordered(nodes, dict(zip(texts, made, strict=True)))[: self.top_n]
+        return self._ended(_ordered(nodes, dict(zip(texts, made, strict=True))))
+
+    def _begun(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> str:
+        """The question, told to who watches LlamaIndex' events."""
+        if query_bundle is None:
+            raise InputError("A reranker needs the question.", hint="Pass query_str=... or query_bundle=....")
+        name = str(getattr(self.reranker, "name", type(self.reranker).__name__))
+        top_n = self.top_n or len(nodes)
+        _events.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=top_n, model_name=name))
+        return query_bundle.query_str
+
+    def _ended(self, ordered: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+        best = list(ordered)[: self.top_n]
+        _events.event(ReRankEndEvent(nodes=best))
+        return best
 
     def _kept(self, nodes: Sequence[NodeWithScore], error: SVRError) -> list[NodeWithScore]:
         if self.on_failure == "fail" or isinstance(error, UsageError):
             raise error
         _log.warning("not reranked, the order given stands: %s", error.message)
-        return list(nodes)[: self.top_n]
-
-
-def _question(query_bundle: QueryBundle | None) -> str:
-    if query_bundle is None:
-        raise InputError("A reranker needs the question.", hint="Pass query_str=... or query_bundle=....")
-    return query_bundle.query_str
+        return self._ended(nodes)
 
 
 def _texts(nodes: Sequence[NodeWithScore]) -> dict[int, str]:
