@@ -5,7 +5,7 @@ Of every document these two things hold at any moment, whatever call was the las
 1. If a row `<id>#k` exists, so does `<id>#0`, and its `count` is greater than k.
 2. Every row that a document once had is therefore found from `<id>` and `<id>#0`, which each run looks up.
 
-`docs/decisions/0021-ingest-state-in-the-rows.md` has the argument; the order of calls is in `writing.py`.
+`docs/decisions/0022-ingest-state-in-the-rows.md` has the argument; the order of calls is in `writing.py`.
 """
 
 from __future__ import annotations
