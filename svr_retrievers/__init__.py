@@ -26,12 +26,13 @@ from svr_retrievers.reranking import Reranker
 from svr_retrievers.routing.schemes import Scheme, by_cluster, by_field, by_hash, by_namespace, by_time
 from svr_retrievers.search.mmr import maximal_marginal_relevance
 from svr_retrievers.settings import Settings
+from svr_retrievers.spaces import VectorSpace
 
 __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_NAMESPACE", "AddResult", "Adopted", "AsyncCollection", "AsyncSVRClient", "AtlasEmbedding", "Change",
     "Collection", "Document", "Embedder", "Explanation", "Hit", "IndexSpec", "Metric", "Partition",
     "PartitionMap", "Reranker", "Route", "SVRClient", "SVRError", "Scheme", "SearchResult", "Server", "Settings",
-    "by_cluster", "by_field", "by_hash", "by_namespace", "by_time", "errors", "flat", "hnsw", "ivfflat",
+    "VectorSpace", "by_cluster", "by_field", "by_hash", "by_namespace", "by_time", "errors", "flat", "hnsw", "ivfflat",
     "maximal_marginal_relevance",
 ]  # fmt: skip

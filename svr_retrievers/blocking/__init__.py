@@ -8,6 +8,7 @@ A forked child has no such thread: clients made before the fork are refused ther
 
 from svr_retrievers.blocking.client import SVRClient
 from svr_retrievers.blocking.collection import Collection
+from svr_retrievers.blocking.reranking import blocking_scores
 from svr_retrievers.client import AsyncSVRClient
 from svr_retrievers.collection import AsyncCollection
 
@@ -16,4 +17,4 @@ for _blocking, _asynchronous in ((SVRClient, AsyncSVRClient), (Collection, Async
         if not _name.startswith("_") and callable(_twin):
             _twin.__doc__ = _twin.__doc__ or getattr(_asynchronous, _name).__doc__
 
-__all__ = ["Collection", "SVRClient"]
+__all__ = ["Collection", "SVRClient", "blocking_scores"]

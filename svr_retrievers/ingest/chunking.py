@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
@@ -97,11 +98,11 @@ class _Sized:
                 yield from self._fitting(start + at + part.index(bare), bare)
 
 
-class _Splitting(_Sized):
+class _Splitting(_Sized, ABC):
     """Chunks by one of the splitters of `semantic-text-splitter`."""
 
-    def _kind(self) -> type[TextSplitter | MarkdownSplitter]:
-        raise NotImplementedError
+    @abstractmethod
+    def _kind(self) -> type[TextSplitter | MarkdownSplitter]: ...
 
     def spans(self, text: str) -> Iterator[Span]:
         """The chunks with the positions at which they start.

@@ -13,9 +13,11 @@ from types import FunctionType, ModuleType
 import pytest
 
 import svr_retrievers
+import svr_retrievers.blocking
 import svr_retrievers.embedding
 import svr_retrievers.filters
 import svr_retrievers.reranking
+import svr_retrievers.search
 from svr_retrievers import AsyncCollection, AsyncSVRClient, Collection, SVRClient
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +135,8 @@ def test_an_adapter_uses_public_names_only(path: Path) -> None:
     allowed |= {f"svr_retrievers.filters.{name}" for name in svr_retrievers.filters.__all__}
     allowed |= {f"svr_retrievers.reranking.{name}" for name in svr_retrievers.reranking.__all__}
     allowed |= {f"svr_retrievers.embedding.{name}" for name in svr_retrievers.embedding.__all__}
+    allowed |= {f"svr_retrievers.search.{name}" for name in svr_retrievers.search.__all__}
+    allowed |= {f"svr_retrievers.blocking.{name}" for name in svr_retrievers.blocking.__all__}
     allowed |= {"svr_retrievers", "svr_retrievers.__version__"} | {
         f"svr_retrievers.errors.{name}" for name in errors
     }

@@ -10,7 +10,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, field_validator
 
-from svr_retrievers.blocking.reranking import blocking_scores
+from svr_retrievers.blocking import blocking_scores
 from svr_retrievers.errors import SVRError, UsageError
 from svr_retrievers.reranking import check_reranker, scores
 

@@ -7,7 +7,7 @@ from typing import Final
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from svr_retrievers.errors import InputError
-from svr_retrievers.spaces import VectorSpace
+from svr_retrievers import VectorSpace
 
 
 class SVREmbedder:

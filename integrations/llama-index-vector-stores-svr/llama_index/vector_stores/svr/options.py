@@ -10,7 +10,7 @@ from llama_index.core.vector_stores import VectorStoreQuery
 from llama_index.core.vector_stores.types import VectorStoreQueryMode as Mode
 
 from svr_retrievers.errors import InputError
-from svr_retrievers.search.hybrid import Fusion, check_fusion
+from svr_retrievers.search import Fusion, check_fusion
 
 _WORDS: Final = ("partitions", "timeout_seconds")
 _SEARCH: Final = ("partitions", "exact", "nprobe", "recall_target", "timeout_seconds", "ef_search")

@@ -16,8 +16,7 @@ from llama_index.vector_stores.svr.nodes import ID_KEY, SOURCE_KEY, to_node
 
 from svr_retrievers import AtlasEmbedding, Collection, Hit, SearchResult, maximal_marginal_relevance
 from svr_retrievers.errors import InputError, NotFound, SVRError, UsageError
-from svr_retrievers.search.hybrid import Fusion, depth, fuse
-from svr_retrievers.search.request import MAX_LIMIT
+from svr_retrievers.search import MAX_LIMIT, Fusion, depth, fuse
 
 Hits: TypeAlias = Sequence[Hit]
 Merge: TypeAlias = Callable[[Sequence[Hits]], Hits]

@@ -12,7 +12,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from svr_retrievers.blocking.reranking import blocking_scores
+from svr_retrievers.blocking import blocking_scores
 from svr_retrievers.errors import InputError, SVRError, UsageError
 from svr_retrievers.reranking import check_reranker, scores
 
