@@ -6,8 +6,8 @@ from typing import Final
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
-from svr_retrievers.errors import InputError
 from svr_retrievers import VectorSpace
+from svr_retrievers.errors import InputError
 
 
 class SVREmbedder:
