@@ -160,7 +160,9 @@ class MarkdownChunker(_Splitting):
         from svr_retrievers.ingest.headings import Headings
 
         headings = Headings(text)
-        return [Chunk(chunk, headings.metadata(start)) for start, chunk in self.spans(text)]
+        return [
+            Chunk(chunk, headings.metadata(start, start + len(chunk))) for start, chunk in self.spans(text)
+        ]
 
 
 class SentenceChunker(_Sized):

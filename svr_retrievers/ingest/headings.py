@@ -19,16 +19,25 @@ class Headings:
 
     def __init__(self, text: str) -> None:
         found = list(_headings(text))
-        self._starts = [start for start, _, _ in found]
-        self._paths = list(_paths((level, title) for _, level, title in found))
+        self._text = text
+        self._starts = [start for start, _, _, _ in found]
+        self._ends = [end for _, end, _, _ in found]
+        self._paths = list(_paths((level, title) for _, _, level, title in found))
 
-    def path(self, position: int) -> tuple[str, ...]:
-        """The headings above a position, outermost first; one that starts there counts."""
-        at = bisect_right(self._starts, position)
+    def path(self, start: int, end: int | None = None) -> tuple[str, ...]:
+        """The headings above what begins at `start`, outermost first.
+
+        Headings that it begins with count, up to the first other text before `end`.
+        """
+        at = bisect_right(self._starts, start)
+        while 0 < at < len(self._starts) and self._starts[at] < (start if end is None else end):
+            if self._text[max(start, self._ends[at - 1]) : self._starts[at]].strip():
+                break
+            at += 1
         return self._paths[at - 1] if at else ()
 
-    def metadata(self, position: int) -> Mapping[str, JsonValue]:
-        path = self.path(position)
+    def metadata(self, start: int, end: int) -> Mapping[str, JsonValue]:
+        path = self.path(start, end)
         return {"heading_path": list(path)} if path else {}
 
 
@@ -39,8 +48,8 @@ def _paths(headings: Iterator[tuple[int, str]]) -> Iterator[tuple[str, ...]]:
         yield tuple(name for _, name in open_)
 
 
-def _headings(text: str) -> Iterator[tuple[int, int, str]]:
-    """Position, level and title of each heading."""
+def _headings(text: str) -> Iterator[tuple[int, int, int, str]]:
+    """Beginning, end, level and title of each heading."""
     try:
         from markdown_it import MarkdownIt
     except ImportError:
@@ -53,4 +62,5 @@ def _headings(text: str) -> Iterator[tuple[int, int, str]]:
     for token, title in pairwise(tokens):
         if token.type == "heading_open" and token.level == 0 and token.map:
             indent = _INDENT.match(text, starts[token.map[0]])
-            yield indent.end() if indent else 0, int(token.tag[1:]), title.content.strip()
+            end = starts[min(token.map[1], len(starts) - 1)]
+            yield indent.end() if indent else 0, end, int(token.tag[1:]), title.content.strip()

@@ -185,6 +185,15 @@ class TestHeadings:
         assert headings.path(text.index("## Below")) == ("Top *one*", "Below")
         assert headings.path(text.index("## Below") - 1) == ("Top *one*",)
 
+    def test_headings_that_a_chunk_begins_with_count(self) -> None:
+        cut = MarkdownChunker(60).cut("# A\n\n## B\n\ntext of b\n\n# C\n\n" + "text of c " * 8)
+        paths = [c.metadata["heading_path"] for c in cut]
+        assert (paths[0], paths[1:]) == (["A", "B"], [["C"]] * len(paths[1:]))
+        [alone] = MarkdownChunker(60).cut("# A\n\n## B")
+        assert alone.metadata["heading_path"] == ["A", "B"]
+        [after] = MarkdownChunker(60).cut("text\n\n# A\n")
+        assert after.metadata == {}
+
     @given(TEXTS)
     @settings(max_examples=100, deadline=None)
     def test_any_text_has_headings(self, text: str) -> None:
