@@ -45,7 +45,7 @@ class ScanningConformance(Suite):
         ]
         assert {each.namespace for each in collection.scan(batch_size=2)} == {"default"}
 
-    def test_vectors_come_only_when_asked_for(self, make: Make) -> None:
+    def test_scanned_documents_have_vectors_only_when_asked_for(self, make: Make) -> None:
         collection = make(partition_by=by_field("category"))
         collection.add(documents(9))
         scanned = list(collection.scan(with_vectors=True, batch_size=4))

@@ -133,7 +133,7 @@ class WordsConformance(Suite):
         collection.clear()
         assert found(indexed(collection), "butcher") == ""
 
-    def test_vectors_come_only_when_asked_for(self, make: Make) -> None:
+    def test_hits_by_words_have_vectors_only_when_asked_for(self, make: Make) -> None:
         hit = fill(make()).keywords(text="plumber", with_vectors=True)[0]
         assert hit.vector is not None
         assert list(hit.vector) == pytest.approx(list(vector(0)))
