@@ -67,6 +67,7 @@ def _wanted(name: str, patterns: Sequence[str]) -> bool:
 def _walk(folder: Path, follow: bool) -> Iterator[Path | Unreadable]:
     """The files below a folder, sorted; a folder that links lead to a second time is not entered again."""
     seen: set[tuple[int, int]] = set()
+    _first_visit(folder, seen)
     failed: list[Unreadable] = []
 
     def cannot(error: OSError) -> None:

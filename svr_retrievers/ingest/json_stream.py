@@ -9,6 +9,7 @@ from typing import TextIO
 _BLOCK = 64 * 1024
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
+_BEHIND = _SPACE + ",]}"
 
 
 class BadRest(Exception):
@@ -52,7 +53,7 @@ class _Window:
             except (ValueError, RecursionError) as error:
                 reason = f"It is not JSON: {' '.join(str(error).split())}; the rest was not read."
             else:
-                if end < len(self.text) or self.ended:
+                if self.ended or self._is_whole(value, end):
                     self.at = end
                     return value
                 reason = "It is cut off."
@@ -66,6 +67,12 @@ class _Window:
                 if reason == "It is cut off.":
                     continue
                 raise BadRest(number, reason, self.rest)
+
+    def _is_whole(self, value: object, end: int) -> bool:
+        """Whether no more of the stream could belong to it: only numbers do not say where they end."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return end < len(self.text) and self.text[end] in _BEHIND
+        return True
 
     @property
     def rest(self) -> str:
