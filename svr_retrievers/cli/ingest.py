@@ -100,10 +100,11 @@ def ingest(
     sources = [_source(path, format, id, text) for path in paths]
     if not sources:
         raise InputError("Name at least one file or folder.")
+    chunker = _chunker(chunk_size, overlap)
     with store.client() as client:
         pipeline = IngestPipeline(
             _opened(client, collection, partition_by, sources),
-            chunker=_chunker(chunk_size, overlap),
+            chunker=chunker,
             mode=mode,
             partition=partition,
             namespace=namespace,

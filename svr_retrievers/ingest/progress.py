@@ -5,23 +5,12 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
-from typing import Protocol, TypeAlias
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TypeAlias
 
 from svr_retrievers.ingest.report import IngestReport
 
 OnProgress: TypeAlias = Callable[[IngestReport], object]
-
-
-class Shown(Protocol):
-    """What is shown while a run lasts: updated with the figures of each batch."""
-
-    def __enter__(self) -> OnProgress: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> bool | None: ...
 
 
 def shown(progress: bool | OnProgress, total: int | None) -> AbstractContextManager[OnProgress]:
@@ -31,10 +20,12 @@ def shown(progress: bool | OnProgress, total: int | None) -> AbstractContextMana
     """
     if callable(progress):
         return nullcontext(progress)
-    if progress and _in_notebook():
-        return _NotebookBar(total)
-    if progress and sys.stderr.isatty():
-        return _TerminalBar(total)
+    if progress:
+        with suppress(ImportError):  # neither bar is worth a failure
+            if _in_notebook():
+                return _NotebookBar(total)
+            if sys.stderr.isatty():
+                return _TerminalBar(total)
     return nullcontext(_nothing)
 
 
