@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import html
 import threading
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from svr_retrievers.ingest.letters import Refusal
 
 SHOWN = 5
 KEPT = 1_000
 """Refusals that a report holds; all are counted, and a dead-letter file gets all."""
+KEPT_CHARACTERS = 4 * 2**20
+"""Texts of refused documents that a report holds; refusals beyond are held without their documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Tally:
         self.counts: dict[str, int] = {}
         self.refusals: list[Refusal] = []
         self._lock = threading.Lock()
+        self._room = KEPT_CHARACTERS
 
     def add(self, **more: int) -> None:
         """From any thread."""
@@ -84,8 +87,11 @@ class Tally:
 
     def refuse(self, refusal: Refusal) -> None:
         self.add(refused=1)
-        if len(self.refusals) < KEPT:
-            self.refusals.append(refusal)
+        with self._lock:
+            if len(self.refusals) >= KEPT:
+                return
+            self._room -= len(str(refusal.document.text)) if refusal.document is not None else 0
+            self.refusals.append(refusal if self._room > 0 else replace(refusal, document=None))
 
     @property
     def written(self) -> int:

@@ -1,0 +1,120 @@
+"""The dead-letter file survives kills, odd values and being replayed into itself."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from svr_retrievers import Document, SVRClient
+from svr_retrievers.errors import InputError
+from svr_retrievers.ingest import IngestPipeline, Read, Refusal, Unreadable, replay, report
+from svr_retrievers.ingest.letters import DeadLetters
+from svr_retrievers.ingest.report import Tally
+
+pytestmark = pytest.mark.ingest
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    return tmp_path / "refused.jsonl"
+
+
+def test_a_document_comes_back_as_it_was(file) -> None:
+    given = Document("a", "text\n", {"x": {"y": [1, 2**70, None]}}, np.array([0.5, 0.25]), "space")
+    DeadLetters(file).write(Refusal("a", "f.csv:3", "document", "why", given))
+    [item] = replay(file)
+    assert isinstance(item, Read)
+    assert (item.place, item.document) == (
+        "f.csv:3",
+        Document("a", "text\n", given.metadata, [0.5, 0.25], "space"),
+    )
+
+
+def test_values_that_json_has_no_word_for(file) -> None:
+    moment = datetime(2024, 1, 2)
+    given = Document(
+        "a", "\ud800", {"s": {1}, "t": moment, 7: object, "n": np.float32(0.5), "f": float("nan")}
+    )
+    DeadLetters(file).write(Refusal("a", "", "document", "why", given))
+    [item] = replay(file)
+    assert item.document.metadata["t"] == moment.isoformat()
+    assert (item.document.text, item.document.metadata["n"], item.document.metadata["s"]) == (
+        "\ud800",
+        0.5,
+        [1],
+    )
+
+
+@pytest.mark.parametrize("torn", ['{"code": "x", "docu', "x" * 200_000, "\n"])
+def test_a_line_that_a_kill_cut_off_is_gone(file, torn) -> None:
+    DeadLetters(file).write(Refusal("a", "", "c", "m", Document("a")))
+    with file.open("a") as opened:
+        opened.write(torn)
+    DeadLetters(file).write(Refusal("b", "", "c", "m", Document("b")))
+    lines = [line for line in file.read_text().splitlines() if line]
+    assert [json.loads(line)["document"]["id"] for line in lines] == ["a", "b"]
+
+
+def test_a_file_of_one_torn_line_begins_anew(file) -> None:
+    file.write_text("x" * 100_000)
+    DeadLetters(file).write(Refusal("a", "", "c", "m", Document("a")))
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_replaying_into_the_same_file_ends(file) -> None:
+    with SVRClient("memory://") as client:
+        pipeline = IngestPipeline(
+            client.create_collection("c", dimensions=2), dead_letters=file, progress=False
+        )
+        pipeline.run([Document(f"d{n}", "x") for n in range(50)])
+        assert pipeline.run(replay(file)).read == 50
+        assert len(file.read_text().splitlines()) == 100
+        assert pipeline.run(replay(file)).read == 50
+
+
+def test_what_could_not_be_read_is_refused_again_until_it_is_mended(file) -> None:
+    DeadLetters(file).write(Refusal("", "f.jsonl:3", "unreadable", "not JSON", raw='{"id": "a", "text": "x"'))
+    [item] = replay(file)
+    assert item == Unreadable("f.jsonl:3", "not JSON", "", '{"id": "a", "text": "x"')
+    letter = json.loads(file.read_text())
+    file.write_text(json.dumps({**letter, "raw": letter["raw"] + "}"}) + "\n" + "[1]\n" + "no letter\n")
+    mended, other, none = replay(file)
+    assert mended.document.id == "a"
+    assert isinstance(other, Unreadable)
+    assert "no dead letter" in none.message
+
+
+def test_where_nothing_can_be_written(tmp_path) -> None:
+    for bad in (tmp_path, tmp_path / "none" / "f.jsonl"):
+        with pytest.raises(InputError, match="cannot be written"):
+            DeadLetters(bad)
+    with pytest.raises(InputError, match="does not exist"):
+        replay(tmp_path / "none")
+
+
+def test_a_report_holds_only_so_much(monkeypatch) -> None:
+    monkeypatch.setattr(report, "KEPT", 5)
+    monkeypatch.setattr(report, "KEPT_CHARACTERS", 25)
+    tally = Tally()
+    for n in range(9):
+        tally.refuse(Refusal(str(n), "", "c", "m", Document(str(n), "x" * 10)))
+    made = tally.report(1.0)
+    assert made.refused == 9
+    assert [refusal.document is not None for refusal in made.refusals] == [True, True, False, False, False]
+    assert "and 4 more" in made._repr_html_()
+
+
+def test_a_text_that_is_none_is_refused_and_kept(file) -> None:
+    with SVRClient("memory://") as client:
+        pipeline = IngestPipeline(
+            client.create_collection("c", dimensions=2), dead_letters=file, progress=False
+        )
+        made = pipeline.run(
+            [Document("a", 7), Document(8, "x"), Document("b", "x", [1]), Document("c", None)]
+        )  # type: ignore[arg-type]
+        assert [refusal.id for refusal in made.refusals] == ["a", "8", "b", "c"]
+        assert len(file.read_text().splitlines()) == 4
