@@ -20,7 +20,7 @@ from svr_retrievers.backends.protocol import KeywordQuery
 
 MOST_WORDS: Final = 256
 """Different words of a question that are asked for."""
-MOST_RANKED: Final = 20_000
+MOST_RANKED: Final = 10_000
 """Documents that one search ranks, about: words that would bring more decide only among those with a rarer one."""
 _K1, _B = sql.SQL("1.2::float8"), sql.SQL("0.75::float8")
 
