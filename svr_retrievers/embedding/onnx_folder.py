@@ -97,8 +97,9 @@ class OnnxFolder:
 
 def _whole(value: JsonValue | None, least: int = 4) -> int | None:
     """A usable number. Tokenizers without a limit say 10 to the power of 30."""
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and value >= least
-    return int(value) if usable else None
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= least:
+        return int(value)
+    return None
 
 
 def looks_like_onnx(folder: str | Path, file: str = "model.onnx") -> bool:

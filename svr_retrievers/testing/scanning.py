@@ -32,7 +32,7 @@ class ScanningConformance(Suite):
         collection = make(partition_by=by_field("category"), filter_fields={"year": int})
         collection.add(documents(40))
         for wanted in ({"year": {"$gte": 2020}}, {"category": "c1"}, {"category": "none such"}, {}):
-            assert list(collection.scan(wanted, batch_size=3)) == collection.find(wanted)  # type: ignore[arg-type]
+            assert list(collection.scan(wanted, batch_size=3)) == collection.find(wanted)
 
     def test_namespaces_are_scanned_apart(self, make: Make) -> None:
         collection = make()

@@ -198,7 +198,7 @@ class WordsConformance(Suite):
 
     def test_arguments_that_cannot_be_used_are_named(self, make: Make) -> None:
         collection = fill(make())
-        for options, argument in (
+        faults: list[tuple[dict[str, object], str]] = [
             ({"text": ""}, "text"),
             ({"text": " \n"}, "text"),
             ({"text": 3}, "text"),
@@ -207,12 +207,17 @@ class WordsConformance(Suite):
             ({"text": "a", "timeout_seconds": -1}, "timeout_seconds"),
             ({"text": "a", "namespace": ""}, "namespace"),
             ({"text": "a", "with_vectors": "yes"}, "with_vectors"),
-        ):
+        ]
+        for options, argument in faults:
             with pytest.raises(InputError, match=argument):
                 collection.keywords(**options)  # type: ignore[arg-type]
             with pytest.raises(InputError, match=argument):
                 collection.hybrid(vector=vector(1), **options)  # type: ignore[arg-type]
-        for options, argument in (({"fusion": "sum"}, "fusion"), ({"weights": (0, 0)}, "weights")):
+        mixtures: list[tuple[dict[str, object], str]] = [
+            ({"fusion": "sum"}, "fusion"),
+            ({"weights": (0, 0)}, "weights"),
+        ]
+        for options, argument in mixtures:
             with pytest.raises(InputError, match=argument):
                 collection.hybrid(text="a", vector=vector(1), **options)  # type: ignore[arg-type]
 
