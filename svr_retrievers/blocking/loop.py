@@ -7,9 +7,11 @@ import contextlib
 import os
 import threading
 import weakref
+from concurrent.futures import Future
 from typing import Protocol
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 
 
 class Closable(Protocol):
@@ -19,12 +21,18 @@ class Closable(Protocol):
 
 
 class BackgroundLoop:
-    """The background event loop of this process, started when first needed."""
+    """The background event loop of this process, started when first needed.
+
+    The thread is our own rather than `start_blocking_portal`'s: that one's generator waits for the thread when it
+    is collected, in a forked child too, where there is no such thread.
+    """
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._stack = contextlib.ExitStack()
-        self.portal: BlockingPortal = self._stack.enter_context(start_blocking_portal(name="svr-loop"))
+        started: Future[BlockingPortal] = Future()
+        self._thread = threading.Thread(target=_run, args=(started,), name="svr-loop", daemon=True)
+        self._thread.start()
+        self.portal: BlockingPortal = started.result()
         self.thread: int = self.portal.call(threading.get_ident)
         self._clients: weakref.WeakSet[Closable] = weakref.WeakSet()
 
@@ -38,7 +46,24 @@ class BackgroundLoop:
         for client in list(self._clients):
             with contextlib.suppress(Exception):
                 client.close()
-        self._stack.close()
+        with contextlib.suppress(RuntimeError):  # it has stopped already
+            self.portal.call(self.portal.stop)
+        self._thread.join()
+
+
+def _run(started: Future[BlockingPortal]) -> None:
+    try:
+        anyio.run(_serve, started)
+    except BaseException as error:
+        if started.done():
+            raise
+        started.set_exception(error)
+
+
+async def _serve(started: Future[BlockingPortal]) -> None:
+    async with BlockingPortal() as portal:
+        started.set_result(portal)
+        await portal.sleep_until_stopped()
 
 
 _lock = threading.Lock()
