@@ -148,7 +148,9 @@ class Intake:
         chunker = _asked("The function given as chunker", self._options.chunker_of, document)
         if chunker is None:
             return None
-        return check_chunks(document, list(_asked(f"{chunker!r}", chunker.cut, document.text)))
+        return check_chunks(
+            document, _asked(f"{chunker!r}", lambda text: list(chunker.cut(text)), document.text)
+        )
 
     def _refuse(self, item: Read, code: str, message: str) -> None:
         doc_id = item.document.id if isinstance(item.document.id, str) else repr(item.document.id)

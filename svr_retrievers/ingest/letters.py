@@ -15,10 +15,13 @@ import numpy as np
 
 from svr_retrievers.errors import InputError
 from svr_retrievers.ingest.records import Columns, Item, Reader, Unreadable, as_item, told
+from svr_retrievers.ingest.serializer import scalar
 from svr_retrievers.ingest.sources import existing, guarded
 from svr_retrievers.model import Document
 
 _WHOLE = Columns(metadata=None)
+_DEPTH = 100
+_TOO_DEEP = "(nested too deep)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,28 +99,39 @@ def _letter(refusal: Refusal) -> dict[str, object]:
 
 def _body(document: Document) -> dict[str, object]:
     body: dict[str, object] = {
-        "id": document.id,
-        "text": document.text,
+        "id": _plain(document.id),
+        "text": _plain(document.text),
         "metadata": _plain(document.metadata),
     }
     if document.vector is not None:
         body["vector"] = _plain(document.vector)
     if document.namespace is not None:
-        body["namespace"] = document.namespace
+        body["namespace"] = _plain(document.namespace)
     return body
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, depth: int = 0) -> object:
     """What JSON can hold of a value that was refused, perhaps for being none of that."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if depth > _DEPTH:
+        return _TOO_DEEP
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) < 10**4000 else scalar(value)
+    if value is None or isinstance(value, bool | float | str):
         return value
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return _plain(value.tolist(), depth + 1)
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {_name(key): _plain(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(inner) for inner in value]
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+        return [_plain(inner, depth + 1) for inner in value]
+    return _name(value)
+
+
+def _name(value: object) -> str:
+    try:
+        return str(value.isoformat() if hasattr(value, "isoformat") else value)
+    except Exception:  # noqa: BLE001 - an object of the user's, which was refused already
+        return type(value).__name__
 
 
 def replay(path: str | Path) -> Reader:

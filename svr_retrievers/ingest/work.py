@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from svr_retrievers.errors import InputError
@@ -152,12 +152,21 @@ def check_document(document: Document, namespace: str) -> tuple[str, dict[str, J
     return space, metadata
 
 
-def check_chunks(document: Document, chunks: list[Chunk]) -> list[Chunk]:
-    """Raises InputError for chunks that cannot be stored."""
+def check_chunks(document: Document, chunks: Sequence[object]) -> list[Chunk]:
+    """The chunks with their metadata in JSON's terms. Raises InputError for what cannot be stored."""
     if len(chunks) > MAX_CHUNKS:
         raise InputError(
             f"text makes {len(chunks):,} chunks; at most {MAX_CHUNKS:,} are stored.", hint="Cut it up."
         )
     if chunks:
         check_key(chunk_id(document.id, len(chunks) - 1), "id")
-    return chunks
+    return [_checked(chunk) for chunk in chunks]
+
+
+def _checked(chunk: object) -> Chunk:
+    if not isinstance(chunk, Chunk):
+        raise InputError(
+            f"The chunker made a {type(chunk).__name__}, not a Chunk.", hint="Chunk(text, metadata)"
+        )
+    check_text(chunk.text, "a chunk's text")
+    return replace(chunk, metadata=normalise_metadata(chunk.metadata)) if chunk.metadata != {} else chunk

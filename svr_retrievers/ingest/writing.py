@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from svr_retrievers.errors import BatchError
+from svr_retrievers.ingest.marks import Mark
 from svr_retrievers.ingest.planning import Plan, chunk_ids
 from svr_retrievers.ingest.refusing import Refusing
 from svr_retrievers.ingest.report import Tally
-from svr_retrievers.ingest.target import Target
+from svr_retrievers.ingest.target import IDS_AT_ONCE, Target
 from svr_retrievers.ingest.vectors import Ready
+from svr_retrievers.ingest.work import Work
 
-Ids = tuple[str, Iterator[str]]
+Ids = tuple[Work, Iterator[str]]
 
 
 class Writing:
@@ -28,20 +31,29 @@ class Writing:
         every run would find again by its id.
         """
         shortened = [s for s in plan.shortened if not s[0].refused]
-        await self._delete([(w.namespace, chunk_ids(w.id, first, end)) for w, first, end in shortened])
+        await self._delete([(w, chunk_ids(w.id, first, end)) for w, first, end in shortened])
         await self._add(ready)
-        forms = [(w.namespace, chunk_ids(w.id, 0, end)) for w, end in plan.replaced if not w.refused]
-        forms += [(w.namespace, iter((w.id,))) for w in plan.whole if not w.refused]
+        forms = [(w, chunk_ids(w.id, 0, end)) for w, end in plan.replaced if not w.refused]
+        forms += [(w, iter((w.id,))) for w in plan.whole if not w.refused]
         await self._delete(forms)
         self._tally.add(unchanged=plan.unchanged)
 
     async def _delete(self, ids: list[Ids]) -> None:
         """In one call a namespace, for as many documents as there are."""
-        together: defaultdict[str, list[Iterator[str]]] = defaultdict(list)
-        for namespace, some in ids:
-            together[namespace].append(some)
+        together: defaultdict[str, list[Ids]] = defaultdict(list)
+        for work, some in ids:
+            together[work.namespace].append((work, some))
         for namespace, each in together.items():
-            self._tally.add(deleted=await self._target.delete(namespace, (i for some in each for i in some)))
+            rest = ((row, work.id) for work, some in each for row in some)
+            while some_rows := dict(islice(rest, IDS_AT_ONCE)):
+                own = await self._own(namespace, some_rows)
+                self._tally.add(deleted=await self._target.delete(namespace, own))
+
+    async def _own(self, namespace: str, rows: Mapping[str, str]) -> list[str]:
+        """Of row ids with their documents those that hold a row of it: what has such an id may be another's."""
+        stored = await self._target.rows((namespace, row) for row in rows)
+        marks = {row: Mark.of(stored[namespace, row]) for row in rows if (namespace, row) in stored}
+        return [row for row, mark in marks.items() if mark is not None and mark.document == rows[row]]
 
     async def _add(self, ready: Ready) -> None:
         """All rows in one call; without the documents that the store still refuses, as often as it does."""

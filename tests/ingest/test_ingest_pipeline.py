@@ -143,6 +143,49 @@ class TestWhatIsNew:
         assert [(r.code, r.id) for r in report.refusals] == [("taken", "e")]
         assert collection.get(["e#0"])[0].text == "mine"
 
+    def test_a_row_of_another_making_is_not_deleted_with_the_chunks(self, collection) -> None:
+        """Not even where a document that was refused for it left chunks of earlier batches behind."""
+        mine = Document("e#4", "mine", {}, vector_of("m"))
+        collection.add([mine])
+        report = pipeline(collection, chunker=Lines(), batch_size=2).run([doc("e", "a\nb\nc\nd\ne")])
+        assert [(r.code, r.id) for r in report.refusals] == [("taken", "e")]
+        pipeline(collection, chunker=Lines()).run([doc("e", "a")])
+        assert ids(collection) == ["e#0", "e#4"]
+        pipeline(collection, chunker=Lines()).run([doc("e", "a\nb\nc")])
+        collection.add([Document("e#1", "mine", {}, vector_of("m"))])
+        report = pipeline(collection).run([doc("e", "whole")])
+        assert (ids(collection), report.deleted) == (["e", "e#1", "e#4"], 2)
+
+    @pytest.mark.parametrize(
+        "chunks",
+        [
+            ["text"],
+            "text",
+            None,
+            [Chunk(5)],
+            [Chunk("text", None)],
+            [Chunk("text", {"a": object()})],
+            (1 // 0 for _ in range(1)),
+        ],
+        ids=["texts", "text", "none", "number", "no metadata", "metadata", "late"],
+    )
+    def test_what_is_no_chunk_refuses_its_document_alone(self, collection, chunks) -> None:
+        class Wrong:
+            def cut(self, text: str) -> object:
+                return chunks
+
+        chunker = lambda document: Wrong() if document.id == "a" else Lines()
+        report = pipeline(collection, chunker=chunker).run([doc("a"), doc("b")])
+        assert ([r.id for r in report.refusals], ids(collection)) == (["a"], ["b#0"])
+
+    def test_numbers_of_numpy_in_a_chunks_metadata_are_numbers(self, collection) -> None:
+        class Numbered:
+            def cut(self, text: str) -> list[Chunk]:
+                return [Chunk(text, {"page": np.int64(3)})]
+
+        pipeline(collection, chunker=Numbered()).run([doc("a")])
+        assert collection.get(["a#0"])[0].metadata["page"] == 3
+
     @pytest.mark.parametrize("order", [("a", "a#0"), ("a#0", "a")])
     @pytest.mark.parametrize("batch_size", [1, 10])
     def test_a_document_named_like_anothers_chunk_is_refused(self, collection, order, batch_size) -> None:

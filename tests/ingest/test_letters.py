@@ -118,3 +118,34 @@ def test_a_text_that_is_none_is_refused_and_kept(file) -> None:
         )  # type: ignore[arg-type]
         assert [refusal.id for refusal in made.refusals] == ["a", "8", "b", "c"]
         assert len(file.read_text().splitlines()) == 4
+
+
+def endless() -> dict[str, object]:
+    made: dict[str, object] = {}
+    made["itself"] = made
+    return made
+
+
+class Mute:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        Document(b"a", "text"),
+        Document("a", b"text"),
+        Document("a", "text", namespace=b"n"),
+        Document("a", "text", endless()),
+        Document("a", "text", {"n": 10**5000}),
+        Document("a", "text", {"n": Mute(), Mute(): 1}),
+    ],
+    ids=["id", "text", "namespace", "endless", "huge", "mute"],
+)
+def test_no_refused_document_stops_a_run_because_json_cannot_hold_it(file, document) -> None:
+    with SVRClient("memory://") as client:
+        collection = client.create_collection("c", dimensions=2)
+        given = [document, Document("fine", "text", vector=[1.0, 0.0])]
+        told = IngestPipeline(collection, dead_letters=file, progress=False).run(given)
+    assert (told.refused, told.written, len(list(replay(file)))) == (1, 1, 1)
