@@ -88,15 +88,15 @@ class ApiModel(ABC, Generic[C]):
         return f"{kind}:{self.names[kind]}" if self._inputs or self.names[kind] != self._family else ""
 
     async def embed(self, texts: Sequence[str], kind: Kind) -> Made:
-        guess = sum(map(estimated, texts))
+        guess, space = sum(map(estimated, texts)), self._space
 
         async def attempt(client: C) -> Made:
-            return await self.request(client, texts, kind)
+            made = await self.request(client, texts, kind)
+            return Made(checked(made.vectors, len(texts), space.dimensions if space else None), made.tokens)
 
         made = await self.account.call(attempt, inputs=len(texts), tokens=guess)
         self.meter.tokens(made.tokens, guess, price=self._prices[kind])
-        space = self._space
-        return Made(checked(made.vectors, len(texts), space.dimensions if space else None), made.tokens)
+        return made
 
     @abstractmethod
     async def request(self, client: C, texts: Sequence[str], kind: Kind) -> Made:

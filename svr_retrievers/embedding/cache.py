@@ -13,6 +13,7 @@ import numpy as np
 from svr_retrievers.embedding.disk import DiskStore
 from svr_retrievers.errors import InputError, MissingExtra
 from svr_retrievers.model import Vector
+from svr_retrievers.providers.forking import begins_anew
 from svr_retrievers.providers.timing import REAL, Timing
 
 try:
@@ -48,7 +49,8 @@ class EmbeddingCache:
         self.megabytes = megabytes
         self.ttl_seconds = ttl_seconds
         self._disk_megabytes = disk_megabytes
-        self._lock = threading.Lock()
+        self.begin_anew()
+        begins_anew(self)
         self._memory: TTLCache[bytes, Vector] = TTLCache(
             megabytes * 2**20, ttl_seconds, timer=timing.clock, getsizeof=_size
         )
@@ -57,6 +59,9 @@ class EmbeddingCache:
             if path is None
             else DiskStore(Path(path), ttl_seconds=ttl_seconds, megabytes=disk_megabytes, wall=timing.wall)
         )
+
+    def begin_anew(self) -> None:
+        self._lock = threading.Lock()
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Vector]:
         """Those of the keys that are there. The arrays are read-only."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from svr_retrievers.model import Vector
+from svr_retrievers.providers.forking import begins_anew
 
 T = TypeVar("T")
 log = logging.getLogger("svr_retrievers.embedding")
@@ -37,9 +38,13 @@ class DiskStore:
         self._ttl = ttl_seconds
         self._most_bytes = megabytes * 2**20
         self._wall = wall
-        self._lock = threading.Lock()
+        self.begin_anew()
+        begins_anew(self)
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
+
+    def begin_anew(self) -> None:
+        self._lock = threading.Lock()
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Vector]:
         oldest = self._wall() - self._ttl

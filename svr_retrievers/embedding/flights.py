@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 
 from svr_retrievers.model import Vector
+from svr_retrievers.providers.forking import begins_anew
 
 Flight = Future[Vector | None]
 """Ends with the vector, with the error, or with None: given up, so whoever waits must do it himself."""
@@ -41,6 +42,10 @@ class Flights:
     """The texts that are being embedded, by cache key."""
 
     def __init__(self) -> None:
+        self.begin_anew()
+        begins_anew(self)
+
+    def begin_anew(self) -> None:
         self._lock = threading.Lock()
         self._aloft: dict[bytes, Flight] = {}
 
@@ -80,8 +85,13 @@ class Slots:
     """At most `count` holders at a time, in the order they came, whichever loops they are on."""
 
     def __init__(self, count: int) -> None:
+        self._count = count
+        self.begin_anew()
+        begins_anew(self)
+
+    def begin_anew(self) -> None:
         self._lock = threading.Lock()
-        self._free = count
+        self._free = self._count
         self._line: deque[Future[None]] = deque()
 
     @asynccontextmanager

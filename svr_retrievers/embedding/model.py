@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -91,12 +91,14 @@ def estimated_tokens(text: str) -> int:
     return size // 4 + (len(text.encode()) - size) // 2 + 1
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Raises InputError for what is no text, and EmbeddingFailed for texts that no model can embed."""
-    if isinstance(texts, str):
+def check_texts(given: Iterable[str]) -> list[str]:
+    """The texts. Raises InputError for what is no text, and EmbeddingFailed for texts that no model can embed."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
         raise InputError(
-            "embed_documents takes a list of texts, not one text.", hint="Use embed_query, or [text]."
+            f"embed_documents takes a list of texts, not a {type(given).__name__}.",
+            hint="Use embed_query for one text, or [text].",
         )
+    texts = list(given)
     bad = [index for index, text in enumerate(texts) if not isinstance(text, str)]
     if bad:
         raise InputError(f"Text {bad[0]} is of type {type(texts[bad[0]]).__name__}, not str.")
@@ -107,6 +109,7 @@ def check_texts(texts: Sequence[str]) -> None:
             f"the first is number {bad[0]}.",
             bad,
         )
+    return texts
 
 
 def _encodable(text: str) -> bool:
@@ -163,7 +166,8 @@ def decoded(rows: Sequence[object], dtype: DType) -> Vector:
         if dtype == "binary":
             bits = np.unpackbits(np.asarray(rows, dtype=np.uint8), axis=1)
             return bits.astype(np.float32) * 2 - 1
-        array = np.asarray([_row(row) for row in rows], dtype=np.float32)
+        with np.errstate(over="ignore"):
+            array = np.asarray([_row(row) for row in rows], dtype=np.float32)
     except (TypeError, ValueError, OverflowError, binascii.Error) as error:
         raise wrong_answer(f"vectors that cannot be read ({error})") from None
     return array

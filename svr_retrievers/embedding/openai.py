@@ -115,5 +115,7 @@ class _OpenAIModel(ApiModel["AsyncOpenAI"]):
         if len(answer.data) != len(texts) or sorted(by_index) != list(range(len(texts))):
             raise wrong_answer(f"{len(answer.data)} vectors for {len(texts)} texts")
         rows = [by_index[index] for index in range(len(texts))]
-        usage = cast("object", answer.usage)
-        return Made(decoded(rows, self.dtype), None if usage is None else answer.usage.total_tokens)
+        tokens: object = getattr(
+            getattr(answer, "usage", None), "total_tokens", None
+        )  # not every server counts
+        return Made(decoded(rows, self.dtype), tokens if isinstance(tokens, int) else None)

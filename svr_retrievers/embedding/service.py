@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -116,31 +116,32 @@ class EmbeddingService:
 
     # Embedding
 
-    def embed_documents(self, texts: Sequence[str]) -> list[Vector]:
+    def embed_documents(self, texts: Iterable[str]) -> list[Vector]:
         """One float32 vector per text, in order; read-only, as the cache may hold them.
 
         Raises:
             EmbeddingFailed: with `reason`, `status`, `attempts`, and `texts`, the positions that it concerns.
         """
-        return self._at_hand(texts, "document") or waited(self._embed(texts, "document"))
+        given = check_texts(texts)
+        return self._at_hand(given, "document") or waited(self._embed(given, "document"))
 
     def embed_query(self, text: str) -> Vector:
         """As `embed_documents`, for one question."""
-        return (self._at_hand([text], "query") or waited(self._embed([text], "query")))[0]
+        given = check_texts([text])
+        return (self._at_hand(given, "query") or waited(self._embed(given, "query")))[0]
 
-    async def aembed_documents(self, texts: Sequence[str]) -> list[Vector]:
+    async def aembed_documents(self, texts: Iterable[str]) -> list[Vector]:
         """As `embed_documents`, awaited."""
-        return await self._embed(texts, "document")
+        return await self._embed(check_texts(texts), "document")
 
     async def aembed_query(self, text: str) -> Vector:
         """As `embed_query`, awaited."""
-        return (await self._embed([text], "query"))[0]
+        return (await self._embed(check_texts([text]), "query"))[0]
 
     def _at_hand(self, texts: Sequence[str], kind: Kind) -> list[Vector] | None:
         """The vectors where memory holds them all: that needs no loop."""
         if self.cache is None or not texts or (self.model.space is None and self.model.asked):
             return None
-        check_texts(texts)
         keys = self.keys(texts, kind)
         found = self.cache.in_memory(keys)
         if any(key not in found for key in keys):
@@ -149,7 +150,6 @@ class EmbeddingService:
         return [found[key] for key in keys]
 
     async def _embed(self, texts: Sequence[str], kind: Kind) -> list[Vector]:
-        check_texts(texts)
         if not texts:
             return []
         await self.aspace()

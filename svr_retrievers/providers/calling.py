@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, cast
 
 from pydantic import SecretStr
@@ -171,6 +171,7 @@ class _Call(Generic[C, T]):
         self._inputs = inputs
         self._tokens = tokens
         self._deadline = 0.0
+        self._last: Failure | None = None
 
     async def made(self) -> T | Failure:
         timing = self._account.timing
@@ -188,16 +189,23 @@ class _Call(Generic[C, T]):
     async def _once(self) -> T | Failure:
         account, clock = self._account, self._account.timing.clock
         waited_seconds = await account.limits.take(inputs=self._inputs, tokens=self._tokens)
-        account.meter.request(repeated=self.attempts > 0, waited_seconds=waited_seconds)
-        if not self.attempts:
+        if self._last is None:
             self._deadline = clock() + account.retry.deadline_seconds
+        elif clock() > self._deadline:
+            return replace(self._last, again=False)
+        account.meter.request(repeated=self.attempts > 0, waited_seconds=waited_seconds)
         self.attempts += 1
         try:
             return await account.sdk.use(self._attempt, account.retry.timeout_seconds)
+        except ProviderFailed as error:
+            error.provider, error.attempts = account.provider, self.attempts
+            account.meter.failure()
+            raise
         except SVRError:
             raise
         except Exception as error:  # noqa: BLE001  # each SDK has its own tree, and lets others through
-            return read_failure(error, wall=account.timing.wall())
+            self._last = read_failure(error, wall=account.timing.wall())
+            return self._last
 
     def _over(self, state: RetryCallState) -> bool:
         ends = self._account.timing.clock() + state.upcoming_sleep

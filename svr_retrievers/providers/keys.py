@@ -27,12 +27,18 @@ def find_key(provider: str, given: str | SecretStr | None, variables: Sequence[s
         key = given if isinstance(given, SecretStr) else SecretStr(given)
     else:
         key = SecretStr(next((os.environ[name] for name in variables if os.environ.get(name)), ""))
-    if not key.get_secret_value().strip():
+    plain = key.get_secret_value().strip()
+    if not plain:
         raise ConfigError(
             f"There is no API key for {provider}.",
             hint=f"Set the environment variable {' or '.join(variables)}, or pass api_key=...",
         )
-    return key
+    if not (plain.isascii() and plain.isprintable() and " " not in plain):
+        raise ConfigError(
+            f"The API key for {provider} holds characters that no key has.",
+            hint="Keys are of printable ASCII without spaces; look for a line break or a second word in it.",
+        )
+    return SecretStr(plain)
 
 
 def fingerprint(key: SecretStr) -> str:

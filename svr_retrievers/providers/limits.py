@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from svr_retrievers.errors import InputError
+from svr_retrievers.providers.forking import begins_anew
 from svr_retrievers.providers.timing import REAL, Timing
 
 _ENOUGH = 1e-6
@@ -31,9 +32,13 @@ class Bucket:
         self.per_second = per_second
         self.burst = burst
         self._timing = timing
-        self._lock = threading.Lock()
         self._level = burst
         self._read_at = timing.clock()
+        self.begin_anew()
+        begins_anew(self)
+
+    def begin_anew(self) -> None:
+        self._lock = threading.Lock()
         self._line: deque[_Place] = deque()
 
     async def take(self, units: float = 1.0) -> float:

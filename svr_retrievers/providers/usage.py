@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
+from svr_retrievers.providers.forking import begins_anew
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
@@ -37,8 +39,12 @@ class Meter:
 
     def __init__(self, price_per_million_tokens: float | None = None) -> None:
         self.price = price_per_million_tokens
-        self._lock = threading.Lock()
+        self.begin_anew()
+        begins_anew(self)
         self._usage = Usage(cost_usd=0.0 if price_per_million_tokens is not None else None)
+
+    def begin_anew(self) -> None:
+        self._lock = threading.Lock()
 
     @property
     def usage(self) -> Usage:

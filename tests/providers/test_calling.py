@@ -17,6 +17,7 @@ from svr_retrievers.errors import CalledFromLoop, InputError, ProviderFailed, Re
 from svr_retrievers.providers.calling import Account, RetryPolicy
 from svr_retrievers.providers.failures import read_failure, retry_after
 from svr_retrievers.providers.home import at_home, home, waited
+from svr_retrievers.providers.limits import Limits
 from svr_retrievers.providers.sdk import Sdk
 from svr_retrievers.testing.clock import FakeTime
 from tests.providers.conftest import KEY, Stage
@@ -285,6 +286,34 @@ def test_the_provider_s_own_words_are_found_wherever_they_stand() -> None:
     assert read_failure(Refused(400, body={"detail": [{"loc": "a"}]}), wall=0).message == '[{"loc": "a"}]'
     assert read_failure(Refused(400, body={"other": 1}), wall=0).message == "refused"
     assert len(read_failure(Refused(400, body={"detail": "x" * 9999}), wall=0).message) == 300
+
+
+async def test_a_turn_that_comes_after_the_deadline_is_not_taken() -> None:
+    time, attempts = FakeTime(), 0
+
+    async def attempt(_: Client) -> None:
+        nonlocal attempts
+        attempts += 1
+        raise Refused(503)
+
+    limits = Limits(requests_per_minute=1, timing=time.timing)
+    retry = RetryPolicy(attempts=5, deadline_seconds=70, base_seconds=0)
+    one = account([], timing=time.timing, retry=retry, limits=limits)
+    with pytest.raises(ProviderFailed) as caught:
+        await one.call(attempt)
+
+    assert (attempts, caught.value.attempts, caught.value.status) == (2, 2, 503)
+    assert one.meter.usage.requests == 2
+
+
+async def test_an_error_of_the_package_raised_within_an_attempt_is_told_as_the_account_s() -> None:
+    async def attempt(_: Client) -> None:
+        raise ProviderFailed("makes no sense", reason="answer")
+
+    with pytest.raises(ProviderFailed) as caught:
+        await account([]).call(attempt)
+
+    assert (caught.value.provider, caught.value.attempts, caught.value.reason) == ("Test", 1, "answer")
 
 
 async def test_a_key_in_the_provider_s_words_is_blotted_out() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import threading
 from collections.abc import Sequence
 
@@ -301,6 +303,52 @@ def test_no_texts_need_no_call() -> None:
 
     assert EmbeddingService(model).embed_documents([]) == []
     assert model.calls == []
+
+
+def test_any_iterable_of_texts_serves() -> None:
+    made = EmbeddingService(Model()).embed_documents(text for text in ("a", "bb"))
+
+    np.testing.assert_array_equal(made, lengths(["a", "bb"]))
+
+
+def _in_child(queue: multiprocessing.Queue[object], service: EmbeddingService) -> None:
+    queue.put(service.embed_query("a").tolist())
+
+
+@pytest.mark.filterwarnings(
+    "ignore:This process:DeprecationWarning"
+)  # forking beside threads: what this is about
+def test_a_child_forked_in_mid_call_waits_for_nothing_of_its_parent() -> None:
+    """The parent is embedding the very text, and holds the only slot and all there is in the bucket."""
+    gate, began = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    class Slow(LangChainLike):
+        def embed_query(self, text: str) -> list[float]:
+            if os.getpid() == parent:
+                began.set()
+                gate.wait(60)
+            return super().embed_query(text)
+
+    service = EmbeddingService(Slow(), space=SPACE, concurrency=1, limits=Limits(requests_per_minute=1e6))
+    thread = threading.Thread(target=service.embed_query, args=("a",))
+    thread.start()
+    began.wait(60)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    locks = [service.flights._lock, service.slots._lock, service.cache._lock, service.model.meter._lock]
+    for lock in locks:
+        lock.acquire()
+    child = context.Process(target=_in_child, args=(queue, service))
+    child.start()
+    for lock in locks:
+        lock.release()
+    answer = queue.get(timeout=60)
+    gate.set()
+    thread.join()
+    child.join()
+
+    assert answer == [1.0, 97.0]
 
 
 # Foreign embedders

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from werkzeug import Request, Response
 from svr_retrievers import AsyncSVRClient
 from svr_retrievers.embedding import RetryPolicy
 from svr_retrievers.errors import EmbeddingFailed
-from tests.providers.conftest import Stage
+from tests.providers.conftest import PROVIDERS, Stage, as_json
 
 pytestmark = [
     pytest.mark.providers,
@@ -128,6 +130,61 @@ def test_usage_and_cost_are_counted_as_the_provider_reports_them(stage: Stage) -
     assert (usage.texts, usage.from_cache) == (7, 4)
     assert (usage.tokens, usage.estimated_tokens) == (len("onetwothree"), 0)
     assert usage.cost_usd == pytest.approx(11 * 2.0 / 1_000_000)
+
+
+@pytest.mark.parametrize("stage", [PROVIDERS[0]], indirect=True, ids=["openai"])
+def test_a_server_that_knows_neither_base64_nor_usage_serves_as_well(stage: Stage) -> None:
+    def plain(_: Request) -> Response:
+        rows = stage.vectors(stage.asked[-1]["input"]).tolist()
+        data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
+        return as_json({"object": "list", "data": data, "model": "m"})
+
+    stage.always = plain
+    embedder = stage.embedder()
+    np.testing.assert_allclose(embedder.embed_documents(TEXTS), stage.vectors(TEXTS), rtol=1e-6)
+
+    assert (embedder.usage.tokens, embedder.usage.estimated_tokens) == (0, 4)
+
+
+class _Counting(ThreadingHTTPServer):
+    """Speaks HTTP/1.1, as providers do, and counts the connections that are opened to it."""
+
+    daemon_threads = True
+    connections = 0
+
+    def finish_request(self, request: object, address: object) -> None:
+        self.connections += 1
+        super().finish_request(request, address)
+
+
+def test_requests_of_all_loops_share_a_connection(stage: Stage) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def log_message(self, *args: object) -> None:
+            """Says nothing."""
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.dumps(stage.provider.answer(asked)).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with _Counting(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        with stage.provider.embedder(f"http://127.0.0.1:{server.server_address[1]}", cache=False) as embedder:
+            for number in range(4):
+                asyncio.run(embedder.aembed_query(f"text {number}"))
+                embedder.embed_query(f"other {number}")
+        server.shutdown()
+        thread.join()
+
+    assert server.connections == 1
 
 
 # Batches that are too big

@@ -140,6 +140,18 @@ def test_a_missing_key_is_told_with_its_variable(stage: Stage, given: str | Secr
     assert stage.provider.variable in caught.value.hint
 
 
+@pytest.mark.parametrize("given", ["sk-with a space", "sk-with\nnewline", "sk-ünïcode", "sk-\x00"])
+def test_a_key_that_can_be_none_is_refused_without_being_told(given: str) -> None:
+    with pytest.raises(ConfigError, match="characters that no key has") as caught:
+        find_key("Test", given, ("TEST_API_KEY",))
+
+    assert given[3:] not in str(caught.value)
+
+
+def test_a_line_break_behind_a_key_is_no_part_of_it() -> None:
+    assert find_key("Test", " sk-abc\n", ()).get_secret_value() == "sk-abc"
+
+
 def test_cohere_has_two_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CO_API_KEY", raising=False)
     monkeypatch.setenv("COHERE_API_KEY", "second")
