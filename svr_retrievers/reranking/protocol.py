@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Sequence
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import anyio
 import numpy as np
@@ -51,7 +51,10 @@ def check_reranker(reranker: object) -> AnyReranker:
 
 def name_of(reranker: object) -> str:
     """Its `name`, else the name of its class; never its repr, which may show more than a message should."""
-    name = getattr(reranker, "name", None)
+    try:
+        name = getattr(reranker, "name", None)
+    except Exception:  # noqa: BLE001 - a message is no reason to fail
+        name = None
     return name[:80] if isinstance(name, str) and name else type(reranker).__name__
 
 
@@ -89,11 +92,22 @@ async def scores(
 
 async def _ask(reranker: AnyReranker, query: str, texts: list[str]) -> object:
     if isinstance(reranker, AsyncReranker):
-        return cast("object", await reranker.arerank(query, texts))
+        return await _awaited(reranker.arerank(query, texts))
     answer, error = await asyncio.wrap_future(threads().submit(lambda: reranker.rerank(query, texts)))
     if error is not None:
         raise error
     return answer
+
+
+async def _awaited(answer: Awaitable[object]) -> object:
+    """A reranker that gives up a task of its own must not pass for a caller that was cancelled."""
+    try:
+        return await answer
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("CancelledError") from error
 
 
 def _checked(made: object, count: int, name: str) -> list[float]:

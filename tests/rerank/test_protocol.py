@@ -248,6 +248,29 @@ async def test_what_would_end_the_program_is_an_error_of_the_reranker() -> None:
     assert str(caught.value.__cause__) == "SystemExit"
 
 
+async def test_a_reranker_that_gives_up_its_own_task_cancels_nobody_else() -> None:
+    class GivesUp:
+        async def arerank(self, query: str, texts: Sequence[str]) -> list[float]:
+            inner = asyncio.ensure_future(asyncio.sleep(60))
+            inner.cancel()
+            await inner
+            return [1.0]
+
+    with pytest.raises(errors.RerankFailed) as raised:
+        await scores(GivesUp(), "q", ["a"])
+    assert isinstance(raised.value.__cause__, RuntimeError)
+
+
+async def test_a_name_that_cannot_be_read_is_none() -> None:
+    class Nameless(Lengths):
+        @property
+        def name(self) -> str:
+            raise RuntimeError
+
+    assert await scores(Nameless(), "q", ["abc"]) == [3.0]
+    assert name_of(Nameless()) == "Nameless"
+
+
 async def test_a_reranker_sees_the_context_of_its_caller() -> None:
     seen: list[str] = []
     trace: ContextVar[str] = ContextVar("trace")
