@@ -1,9 +1,10 @@
 """Vectors, words and their fusions on known-item questions about the demo corpus: prints the table.
 
-    python benchmarks/hybrid.py [postgresql://... | memory://] [--text-search english] [--limit N]
+    python benchmarks/hybrid.py [postgresql://... | memory://] [--text-search english] [--limit N] [--reranker FOLDER]
 
 Without a URL the embedded server is used, in a folder that is removed afterwards. `--limit` takes about so many
-documents of the corpus, those that are asked for among them.
+documents of the corpus, those that are asked for among them. `--reranker` adds a row for the fused ranking read once
+more by the cross-encoder in this folder.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from svr_retrievers import SVRClient
 from svr_retrievers.demo.standard_library import standard_library_corpus
 from svr_retrievers.embedding.local import WordLlamaEmbedder
 from svr_retrievers.evaluation import compare, known_items, table, thinned, ways
+from svr_retrievers.reranking.cross_encoder import CrossEncoderReranker
 
 NAME = "known items"
 
@@ -38,9 +40,11 @@ def main() -> None:
     parser.add_argument("url", nargs="?")
     parser.add_argument("--text-search")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--reranker")
     asked = parser.parse_args()
     documents = thinned(standard_library_corpus().read().documents, asked.limit)
     items = known_items(documents)
+    reranker = CrossEncoderReranker(asked.reranker) if asked.reranker is not None else None
     with opened(asked.url) as client:
         client.drop_collection(NAME, missing_ok=True)
         collection = client.create_collection(
@@ -48,7 +52,7 @@ def main() -> None:
         )
         collection.add(documents)
         collection.refresh()
-        compared = compare(ways(collection), items)
+        compared = compare(ways(collection, reranker), items)
         client.drop_collection(NAME)
     print(table(compared, questions=len(items), documents=len(documents)))
 
