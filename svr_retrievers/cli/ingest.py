@@ -31,6 +31,7 @@ from svr_retrievers.ingest import (
 from svr_retrievers.ingest.records import Item, Read
 from svr_retrievers.model import DEFAULT_NAMESPACE
 
+Fail = Annotated[bool, Parameter(negative=(), help="Stop at the first document that is refused.")]
 Format: TypeAlias = Literal["auto", "folder", "json", "jsonl", "csv", "parquet", "dead-letters"]
 _BY_SUFFIX: dict[str, Format] = {
     ".json": "json",
@@ -56,7 +57,7 @@ def ingest(
     namespace: str = DEFAULT_NAMESPACE,
     mode: Literal["upsert", "insert"] = "upsert",
     dead_letters: Path | None = None,
-    fail: Annotated[bool, Parameter(negative=())] = False,
+    fail: Fail = False,
     store: Store = HERE,
     json: Json = False,
 ) -> int:
@@ -92,10 +93,6 @@ def ingest(
         "insert" replaces nothing: documents that are there with other content are refused.
     dead_letters
         A file that gets every refused document; take it in again with --format dead-letters.
-    fail
-        Stop at the first document that is refused.
-    json
-        Print JSON.
     """
     sources = [_source(path, format, id, text) for path in paths]
     if not sources:

@@ -55,7 +55,7 @@ class Store:
 
 
 HERE = Store()
-Json = Annotated[bool, Parameter(negative=())]
+Json = Annotated[bool, Parameter(negative=(), help="Print JSON.")]
 
 
 def found(client: SVRClient, name: str) -> Collection:
