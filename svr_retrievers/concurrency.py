@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -63,6 +63,23 @@ async def off_loop(rows: int, call: Callable[P, T], *args: P.args, **kwargs: P.k
     if rows <= _ROWS_ON_LOOP:
         return call(*args, **kwargs)
     return await beside(call, *args, **kwargs)
+
+
+async def foreign(answer: Awaitable[T]) -> T:
+    """What somebody else's code gives. Raises RuntimeError where that code would end the program, or gave up a task of
+    its own: to an event loop these are orders to stop, and who waits for it would wait for ever, or lose an error.
+    """
+    try:
+        return await answer
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("CancelledError") from error
+    except (SystemExit, KeyboardInterrupt) as error:
+        if not on_loop():
+            raise
+        raise RuntimeError(type(error).__name__) from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from svr_retrievers.concurrency import NeedsLoop, beside, on_loop
+from svr_retrievers.concurrency import NeedsLoop, beside, foreign, on_loop
 from svr_retrievers.errors import EmbeddingFailed, InputError, SVRError
 from svr_retrievers.model import Vector, VectorLike
 from svr_retrievers.values import packed_rows
@@ -88,8 +88,8 @@ async def _call(embedder: Embedder | AsyncEmbedder, what: str, argument: list[st
     try:
         if waits:
             awaited: Awaitable[object] = getattr(embedder, f"aembed_{what}")(argument)
-            return await awaited
-        return cast("object", await beside(getattr(embedder, f"embed_{what}"), argument))
+            return await foreign(awaited)
+        return cast("object", await foreign(beside(getattr(embedder, f"embed_{what}"), argument)))
     except SVRError:
         raise
     except Exception as error:

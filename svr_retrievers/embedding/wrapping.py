@@ -10,6 +10,7 @@ import anyio.to_thread
 import numpy as np
 from anyio import CapacityLimiter
 
+from svr_retrievers.concurrency import foreign
 from svr_retrievers.embedding.model import Batching, Kind, Made, checked, estimated_tokens, wrong_answer
 from svr_retrievers.errors import EmbeddingFailed, InputError, SVRError
 from svr_retrievers.model import Vector
@@ -114,9 +115,9 @@ class ForeignModel:
         """On the common loop a blocking caller waits, who wants the blocking method; other loops want the other."""
         blocking, awaited = self._calls[kind]
         if awaited is not None and (blocking is None or not is_here()):
-            return await awaited(argument)
+            return await foreign(awaited(argument))
         assert blocking is not None
-        return await anyio.to_thread.run_sync(blocking, argument, limiter=CapacityLimiter(1))
+        return await foreign(anyio.to_thread.run_sync(blocking, argument, limiter=CapacityLimiter(1)))
 
     async def aclose(self) -> None:
         """A foreign embedder is its owner's to close."""

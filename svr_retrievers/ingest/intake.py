@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import anyio.to_thread
 
+from svr_retrievers.concurrency import foreign
 from svr_retrievers.errors import InputError, SVRError
 from svr_retrievers.ingest.chunking import Chunk
 from svr_retrievers.ingest.letters import Refusal
@@ -42,12 +43,12 @@ class Intake:
         if isinstance(source, AsyncIterable):
             async with aclosing(self._awaited(source)) as parts:
                 async for values in parts:
-                    yield await anyio.to_thread.run_sync(self._prepared, values)
+                    yield await foreign(anyio.to_thread.run_sync(self._prepared, values))
             return
-        iterator = await anyio.to_thread.run_sync(self._started, source)
+        iterator = await foreign(anyio.to_thread.run_sync(self._started, source))
         try:
             while iterator is not None:
-                works, more = await anyio.to_thread.run_sync(self._pulled, iterator)
+                works, more = await foreign(anyio.to_thread.run_sync(self._pulled, iterator))
                 yield works
                 if not more:
                     return
@@ -67,7 +68,7 @@ class Intake:
         try:
             while True:
                 try:
-                    values.append(await anext(iterator))
+                    values.append(await foreign(anext(iterator)))
                 except StopAsyncIteration:
                     break
                 except Exception as error:  # noqa: BLE001 - the source is the caller's

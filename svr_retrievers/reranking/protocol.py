@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import anyio
 import numpy as np
 
+from svr_retrievers.concurrency import foreign
 from svr_retrievers.errors import InputError, RerankFailed, SVRError
 from svr_retrievers.reranking.threads import threads
 
@@ -92,22 +93,11 @@ async def scores(
 
 async def _ask(reranker: AnyReranker, query: str, texts: list[str]) -> object:
     if isinstance(reranker, AsyncReranker):
-        return await _awaited(reranker.arerank(query, texts))
+        return await foreign(reranker.arerank(query, texts))
     answer, error = await asyncio.wrap_future(threads().submit(lambda: reranker.rerank(query, texts)))
     if error is not None:
         raise error
     return answer
-
-
-async def _awaited(answer: Awaitable[object]) -> object:
-    """A reranker that gives up a task of its own must not pass for a caller that was cancelled."""
-    try:
-        return await answer
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise RuntimeError("CancelledError") from error
 
 
 def _checked(made: object, count: int, name: str) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -611,3 +612,31 @@ class TestPartitions:
         )
         plain = client.create_collection("plain", dimensions=64, embedder=embedder)
         assert "not partitioned" in pipeline(plain, partition="k=a").run([doc("c")]).refusals[0].message
+
+
+def ending(error: BaseException) -> Iterator[Document]:
+    yield doc("a")
+    raise error
+
+
+@pytest.mark.parametrize("error", [SystemExit(2), KeyboardInterrupt()])
+def test_a_source_that_would_end_the_program_ends_its_run_alone(collection, error) -> None:
+    with pytest.raises(IngestFailed):
+        pipeline(collection).run(ending(error))
+    assert pipeline(collection).run([doc("b")]).written == 1
+
+
+@pytest.mark.parametrize("error", [SystemExit(2), asyncio.CancelledError()])
+def test_an_embedder_that_gives_up_is_no_end_of_the_source(client, error) -> None:
+    class GivesUp:
+        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+            raise error
+
+        async def aembed_query(self, text: str) -> list[float]:
+            raise error
+
+    given = client.create_collection("g", dimensions=64, embedder=GivesUp())
+    with pytest.raises(IngestFailed) as raised:
+        pipeline(given).run([doc("a")])
+    assert isinstance(raised.value.__cause__, EmbeddingFailed)
+    assert given.count() == 0

@@ -531,3 +531,27 @@ def test_the_cache_argument_is_checked() -> None:
     cache = EmbeddingCache()
     assert EmbeddingService(Model(), cache=cache).cache is cache
     assert EmbeddingService(Model(), cache=False).cache is None
+
+
+@pytest.mark.parametrize("error", [SystemExit(2), KeyboardInterrupt(), asyncio.CancelledError()])
+@pytest.mark.parametrize("awaits", [True, False])
+def test_a_foreign_embedder_that_would_end_the_program_is_an_error_for_its_caller(error, awaits) -> None:
+    class Blocking:
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            raise error
+
+        def embed_query(self, text: str) -> list[float]:
+            return [1.0, 2.0]
+
+    class Awaited:
+        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+            raise error
+
+        async def aembed_query(self, text: str) -> list[float]:
+            return [1.0, 2.0]
+
+    service = EmbeddingService(Awaited() if awaits else Blocking(), space=SPACE)
+    with pytest.raises(EmbeddingFailed) as raised:
+        service.embed_documents(["a"])
+    assert str(raised.value.__cause__) == type(error).__name__
+    assert service.embed_query("b").tolist() == [1.0, 2.0]
