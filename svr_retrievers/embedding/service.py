@@ -208,8 +208,10 @@ class EmbeddingService:
         return self._made_by, ()
 
     def __repr__(self) -> str:
-        space = self.model.space
-        of = str(space) if space is not None else self.model.label
+        model = getattr(self, "model", None)
+        if model is None:  # asked for by a traceback, while it is made
+            return f"{type(self).__name__}(unfinished)"
+        of = str(model.space) if model.space is not None else model.label
         return f"{type(self).__name__}({of}; {self.usage})"
 
 

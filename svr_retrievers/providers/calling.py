@@ -121,14 +121,18 @@ class Account(Generic[C]):
         """As `aclose`, blocking."""
         waited(self.sdk.aclose())
 
+    def read(self, error: Exception) -> Failure:
+        """What an SDK's exception tells, without the key: a traceback may show it among the locals of a frame."""
+        failure = read_failure(error, wall=self.timing.wall())
+        return replace(failure, message=scrubbed(failure.message, self._key))
+
     def _failed(self, failure: Failure, attempts: int) -> ProviderFailed:
         """The error to raise. It carries no cause: the SDKs' exceptions hold requests, and those the key."""
-        said = scrubbed(failure.message, self._key)
         status = f" (HTTP {failure.status})" if failure.status is not None else ""
         after = f" after {attempts} attempts" if attempts > 1 else ""
         hints = {**_HINTS, "key": self._key_hint}
         return self._error(
-            f"{self.provider} {_WHAT[failure.reason]}{status}{after}: {said.rstrip('.')}.",
+            f"{self.provider} {_WHAT[failure.reason]}{status}{after}: {failure.message.rstrip('.')}.",
             hint=hints[failure.reason],
             reason=failure.reason,
             provider=self.provider,
@@ -204,7 +208,7 @@ class _Call(Generic[C, T]):
         except SVRError:
             raise
         except Exception as error:  # noqa: BLE001  # each SDK has its own tree, and lets others through
-            self._last = read_failure(error, wall=account.timing.wall())
+            self._last = account.read(error)
             return self._last
 
     def _over(self, state: RetryCallState) -> bool:

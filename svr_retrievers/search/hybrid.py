@@ -21,6 +21,8 @@ RANK_CONSTANT: Final = 60
 _LEAST_DEPTH: Final = 100
 _DEEPER: Final = 4
 _DEVIATIONS: Final = 3
+_LEAST_SUM: Final = 1e-6
+"""Of weights: shares of less come out as no number at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,10 @@ def check_weights(weights: object) -> tuple[float, float]:
     """The weights of vectors and keywords, when they can be used. Raises InputError."""
     if isinstance(weights, list | tuple) and len(weights) == 2:
         vector, keyword = weights
-        if _is_weight(vector) and _is_weight(keyword) and vector + keyword > 0:
+        if _is_weight(vector) and _is_weight(keyword) and vector + keyword >= _LEAST_SUM:
             return float(vector), float(keyword)
     raise InputError(
-        f"weights must be two numbers from 0 on, of which one is above 0, not {weights!r:.60}.",
+        f"weights must be two numbers from 0 to a million, which are not both 0, not {weights!r:.60}.",
         hint="weights=(vectors, keywords), e.g. (1.0, 0.5)",
     )
 

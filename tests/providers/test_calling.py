@@ -6,6 +6,7 @@ import asyncio
 import gc
 import multiprocessing
 import threading
+import traceback
 import warnings
 
 import pytest
@@ -344,3 +345,14 @@ async def test_threads_and_tasks_use_an_embedder_at_once(stage: Stage) -> None:
 
     assert len(stage.asked) == 20
     assert {len(row) for row in made} == {8}
+
+
+async def test_no_local_of_a_frame_holds_the_key_that_a_server_repeats() -> None:
+    async def refused(_: Client) -> str:
+        raise ValueError(f"bad key {KEY}")
+
+    with pytest.raises(ProviderFailed) as raised:
+        await account([], key=SecretStr(KEY)).call(refused)
+    told = traceback.TracebackException.from_exception(raised.value, capture_locals=True)
+    assert "bad key ***" in str(raised.value)
+    assert KEY not in "".join(told.format()).replace(f"KEY = {KEY!r}", "")

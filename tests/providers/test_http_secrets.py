@@ -9,7 +9,7 @@ import traceback
 import pytest
 from pydantic import SecretStr
 
-from svr_retrievers.embedding import RetryPolicy
+from svr_retrievers.embedding import OpenAIEmbedder, RetryPolicy
 from svr_retrievers.errors import ConfigError, EmbeddingFailed, MissingExtra
 from svr_retrievers.providers.keys import find_key, scrubbed
 from tests.providers.conftest import KEY, Handler, Stage, raw, reset, truncated
@@ -176,3 +176,10 @@ def test_scrubbing() -> None:
     )
     assert scrubbed("nothing", None) == "nothing"
     assert scrubbed("a b c", SecretStr("b")) == "a b c"
+
+
+def test_a_traceback_with_locals_can_show_an_embedder_that_was_never_made() -> None:
+    with pytest.raises(ConfigError) as raised:
+        OpenAIEmbedder(api_key=SecretStr("two words"))
+    told = traceback.TracebackException.from_exception(raised.value, capture_locals=True)
+    assert "OpenAIEmbedder(unfinished)" in "".join(told.format())

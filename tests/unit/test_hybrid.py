@@ -81,6 +81,7 @@ def test_rankings_are_read_deeper_than_asked_for(limit: int, deep: int) -> None:
         (1, 2, 3),
         (-1.0, 1.0),
         (0, 0),
+        (5e-324, 0),
         (math.nan, 1),
         (math.inf, 1),
         (True, 1),
