@@ -19,6 +19,9 @@ WINDOW_CHARACTERS = 32_768
 WINDOW_CHUNKS = 16
 """Fewer chunks a window would put too many boundaries where a window ends."""
 
+SENTENCES_CHARACTERS = 4_096
+"""The same for sentences, of which hardly any is longer."""
+
 Span: TypeAlias = tuple[int, str]
 Count: TypeAlias = Callable[[str], int]
 Tokens: TypeAlias = "Tokenizer | Count | None"
@@ -215,16 +218,13 @@ class SentenceChunker(_Sized):
 
     def _sentences(self, text: str) -> Iterator[Span]:
         """Pieces that fit and together are the whole text: sentences, or parts of long ones."""
-        flat = _one_line_a_paragraph(text)
-        splitter = self._splitter(_splitters()[0], (1, self.size), overlap=0, trim=False)
-        width = max(WINDOW_CHARACTERS, self.size * WINDOW_CHUNKS)
-        at = 0
-        while at < len(flat):
-            found = splitter.chunk_indices(flat[at : at + width])
-            whole = at + width >= len(flat) or len(found) < 2
-            for start, piece in found if whole else found[:-1]:
-                yield from self._untrimmed(text, at + start, len(piece))
-            at += width if whole else found[-1][0]
+        parts = self._splitter(_splitters()[0], self.size, overlap=0, trim=False)
+        for start, sentence in _sentences(_one_line_a_paragraph(text)):
+            if self._fits(sentence):
+                yield start, sentence
+                continue
+            for at, part in parts.chunk_indices(sentence):
+                yield from self._untrimmed(text, start + at, len(part))
 
     def _untrimmed(self, text: str, start: int, length: int) -> Iterator[Span]:
         """The piece, or its halves where it does not fit; nothing of it is lost."""
@@ -238,6 +238,27 @@ class SentenceChunker(_Sized):
         middle = _middle(piece)
         yield from self._untrimmed(text, start, middle)
         yield from self._untrimmed(text, start + middle, length - middle)
+
+
+def _sentences(text: str) -> Iterator[Span]:
+    """The sentences of each line, and what is blank behind it; together they are the whole text.
+
+    Of a line that is very long they are found window by window, and none is longer than a window.
+    """
+    splitter = _splitters()[0]((1, SENTENCES_CHARACTERS), trim=False)
+    begun = 0
+    for line in text.splitlines(keepends=True):
+        bare = line.rstrip()
+        at = 0
+        while at < len(bare):
+            found = splitter.chunk_indices(bare[at : at + SENTENCES_CHARACTERS])
+            whole = at + SENTENCES_CHARACTERS >= len(bare) or len(found) < 2
+            for start, piece in found if whole else found[:-1]:
+                yield begun + at + start, piece
+            at += SENTENCES_CHARACTERS if whole else found[-1][0]
+        if len(bare) < len(line):
+            yield begun + len(bare), line[len(bare) :]
+        begun += len(line)
 
 
 def _one_line_a_paragraph(text: str) -> str:

@@ -78,6 +78,7 @@ class TestSize:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(chunking, "WINDOW_CHARACTERS", window)
             patch.setattr(chunking, "WINDOW_CHUNKS", 2)
+            patch.setattr(chunking, "SENTENCES_CHARACTERS", window)
             for kind in CHUNKERS:
                 spans = list(kind(size, min(overlap, size - 1)).spans(text))
                 assert all(0 < len(chunk) <= size for _, chunk in spans)
@@ -152,6 +153,16 @@ class TestSentences:
             for c in SentenceChunker(36, overlap=20).cut("One is here. Two is here. Three is here. Four.")
         ]
         assert chunks == ["One is here. Two is here.", "Two is here. Three is here. Four."]
+
+    def test_a_short_paragraph_is_overlapped_by_its_last_sentence_alone(self) -> None:
+        text = "One is here. Two is here.\n\nThree is there. Four is there.\n\nFive."
+        chunks = [c.text for c in SentenceChunker(32, overlap=16).cut(text)]
+        assert chunks == [
+            "One is here. Two is here.",
+            "Two is here.\n\nThree is there.",
+            "Three is there. Four is there.",
+            "Four is there.\n\nFive.",
+        ]
 
     def test_a_sentence_that_is_too_long_is_cut_between_words(self) -> None:
         chunks = [c.text for c in SentenceChunker(12).cut("several words without an end")]
