@@ -27,18 +27,26 @@ def find_key(provider: str, given: str | SecretStr | None, variables: Sequence[s
         key = given if isinstance(given, SecretStr) else SecretStr(given)
     else:
         key = SecretStr(next((os.environ[name] for name in variables if os.environ.get(name)), ""))
+    fault = _fault(provider, key, variables)
+    if fault is not None:
+        raise fault
+    return SecretStr(key.get_secret_value().strip())
+
+
+def _fault(provider: str, key: SecretStr, variables: Sequence[str]) -> ConfigError | None:
+    """Not raised here, where a traceback would show the key among the locals."""
     plain = key.get_secret_value().strip()
     if not plain:
-        raise ConfigError(
+        return ConfigError(
             f"There is no API key for {provider}.",
             hint=f"Set the environment variable {' or '.join(variables)}, or pass api_key=...",
         )
     if not (plain.isascii() and plain.isprintable() and " " not in plain):
-        raise ConfigError(
+        return ConfigError(
             f"The API key for {provider} holds characters that no key has.",
             hint="Keys are of printable ASCII without spaces; look for a line break or a second word in it.",
         )
-    return SecretStr(plain)
+    return None
 
 
 def fingerprint(key: SecretStr) -> str:
