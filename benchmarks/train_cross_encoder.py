@@ -29,7 +29,7 @@ from transformers import BertConfig, BertModel
 from svr_retrievers.embedding.local import WordLlamaEmbedder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-LAYERS, VOCABULARY, TOKENS = 3, 6_500, 96
+LAYERS, VOCABULARY, TOKENS, POSITIONS = 3, 6_500, 96, 256
 QUERIES_A_STEP, PASSAGES_A_QUERY = 6, 6
 LEARNING_RATE, HARD, SMOOTHING = 6e-5, 50, 0.1
 MIX = {"manual": 0.55, "docstring": 0.3, "name": 0.15}
@@ -100,8 +100,10 @@ def cut_model(base: Path, kept: dict[str, int]) -> CrossEncoder:
     config = BertConfig.from_pretrained(base)
     config.num_hidden_layers, config.vocab_size, config.pad_token_id = LAYERS, len(kept), 0
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
-    config.max_position_embeddings = 512
+    config.max_position_embeddings = POSITIONS
     weights = load_file(base / "model.safetensors")
+    places = "embeddings.position_embeddings.weight"
+    weights[places] = weights[places][:POSITIONS]
     rows = torch.tensor(list(kept.values()))
     weights["embeddings.word_embeddings.weight"] = weights["embeddings.word_embeddings.weight"][rows]
     encoder = BertModel(config, add_pooling_layer=False)
@@ -235,7 +237,12 @@ def main() -> None:
     model = cut_model(given.base, kept)
     train(model, lesson, tokenizer, given.minutes * 60, given.out / "weights.pt")
     export(model, tokenizer, given.out)
-    config = {"model_type": "bert", "num_labels": 1, "max_position_embeddings": 512, "vocab_size": len(kept)}
+    config = {
+        "model_type": "bert",
+        "num_labels": 1,
+        "max_position_embeddings": POSITIONS,
+        "vocab_size": len(kept),
+    }
     (given.out / "config.json").write_text(json.dumps(config, indent=1))
 
 
