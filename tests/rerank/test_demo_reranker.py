@@ -16,11 +16,11 @@ pytestmark = pytest.mark.rerank
 
 FOLDER = Path(__file__).parents[2] / "svr_retrievers/demo/cross_encoder"
 ABOUT = {
-    "wait until several coroutines have finished": "Run awaitable objects concurrently and gather their results in a list.",
+    "wait until several coroutines have finished": "Run awaitables concurrently and gather their results in a list.",
     "remove a folder with everything in it": "Recursively delete a directory tree.",
     "how long is this list?": "Return the number of items in a container.",
     "wrap a long line at 70 characters": "Break a paragraph into lines of at most the given width.",
-    "compare two digests without leaking time": "Test two strings for equality in constant time, against timing attacks.",
+    "compare two digests without leaking time": "Test strings for equality in constant time, against timing attacks.",
     "a lock that one thread may take twice": "A reentrant mutex, which its owner can acquire again without deadlock.",
     "read a file of settings with sections": "Parse configuration files made of sections with name and value pairs.",
     "the median of some numbers": "Middle value of sorted numeric data; the mean of the two middle ones if even.",
