@@ -222,6 +222,40 @@ def test_the_fifth_notebook_ingests_a_folder_and_only_what_changed_in_it() -> No
 
 
 @pytest.mark.slow
+@pytest.mark.postgres
+@pytest.mark.hybrid
+@pytest.mark.rerank
+@needs_a_kernel
+def test_the_sixth_notebook_fuses_reranks_and_says_what_it_is_worth() -> None:
+    ran = Executed(
+        "06_hybrid_and_rerank.ipynb",
+        {
+            "words": "[list(by_words.ids), by_words.incomplete.code]",
+            "both": "[[h.id, h.legs.keyword] for h in both]",
+            "again": "[read_again.reranked, len(read_again), all(h.rerank_score is not None for h in read_again)]",
+            "stands": "[stands.reranked, len(stands), list(stands.notes)]",
+            "worth": "{way: found['all'] for way, found in worth.items()}",
+            "questions": "len(items)",
+        },
+    )
+
+    held = ran.held
+    assert "functools:lru_cache#0" in held["words"][0]
+    assert held["both"][0] == ["functools:lru_cache#0", 1]
+    assert held["again"] == [True, 5, True]
+    assert held["stands"][:2] == [False, 5]
+    assert "out of order" not in held["stands"][2][0]
+    assert "the merged order stands" in held["stands"][2][0]
+    assert held["questions"] >= 40
+    worth = held["worth"]
+    assert worth["hybrid, rrf"] > worth["vectors"]
+    assert worth["hybrid, rrf, reranked"] > worth["vectors"]
+    html = ran.outputs("text/html")
+    assert "<svg" in html
+    assert "nDCG@10" in html
+
+
+@pytest.mark.slow
 @pytest.mark.providers
 @needs_a_kernel
 def test_the_seventh_notebook_embeds_once_and_keeps_spaces_apart() -> None:

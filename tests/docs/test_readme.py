@@ -137,7 +137,9 @@ def test_a_folder_is_ingested_once_and_searched_by_both_rankings(
     assert " written=" not in second[0]
     assert first[1:] == second[1:]
     assert len(first) == 4
-    assert all(re.fullmatch(r"\S+\.md#\d+  (\d+|None) by meaning, (\d+|None) by words", line) for line in first[1:])
+    assert all(
+        re.fullmatch(r"\S+\.md#\d+  (\d+|None) by meaning, (\d+|None) by words", line) for line in first[1:]
+    )
 
 
 @pytest.mark.slow
