@@ -31,6 +31,8 @@ POINTS = (
 )
 ROOT = Path(__file__).parents[2]
 MEGABYTES = 400
+BATCHES = 100
+"""Those of version 1, so that no run comes to its end before it is killed."""
 
 
 def run(url: str, name: str, how: str, version: int, log: Path, point: str = "never", occurrence: int = 0):
@@ -80,7 +82,7 @@ def test_killed_anywhere_and_run_again_it_ends_the_same(client, postgres_url, tm
     for version in (1, 2):
         for _ in range(KILLS // 2):
             points = POINTS if version == 2 else POINTS[:-1]
-            point, occurrence = chance.choice(points), chance.randint(1, max(2, 80 // KILLS))
+            point, occurrence = chance.choice(points), chance.randint(1, BATCHES // (KILLS // 2))
             stored = texts(postgres_url, collection)
             figures = run(postgres_url, "killed", "embedded", version, log, point, occurrence)
             told(f"version {version}: {point} {occurrence}: {'killed' if figures is None else figures}")
