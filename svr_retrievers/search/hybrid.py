@@ -44,7 +44,8 @@ def fuse(
 ) -> list[Fused]:
     """All documents of both rankings, the best first, equal ones by key.
 
-    The score is the weighted sum of what a document is worth in either ranking, nothing in one without it:
+    A ranking of weight 0 brings none in: it only tells ranks and scores of what the other has. The score is
+    the weighted sum of what a document is worth in either ranking, nothing in one without it:
 
     * `rrf`: `1 / (60 + rank)`;
     * `distribution`: its score between three standard deviations below and above the ranking's mean, as 0 to 1
@@ -65,7 +66,7 @@ def fuse(
             first * of_vector.get(key, 0.0) + second * of_keyword.get(key, 0.0),
             Legs(near.get(key), said.get(key), scores[0].get(key), scores[1].get(key)),
         )
-        for key in near | said
+        for key in (near if weights[0] else {}) | (said if weights[1] else {})
     ]
     return sorted(made, key=lambda each: (-each.score, each.key))
 

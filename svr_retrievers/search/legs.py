@@ -59,12 +59,14 @@ _Legs = tuple[_Leg[SearchResult], _Leg[KeywordPage]]
 
 
 async def run_hybrid(asked: Asked, limit: int, fusing: Fusing, *, embed_ms: float = 0.0) -> SearchResult:
-    """The `limit` best. Raises StaleMap, and the error of the first ranking where both failed."""
+    """The `limit` best. Raises StaleMap, and an error where no ranking that has a weight answered."""
     started = time.perf_counter()
     deep = replace(asked.request, limit=min(hybrid.depth(limit), MAX_LIMIT))
     asked = replace(asked, request=deep)
-    words = await _words(asked)
-    near, said = await _together(asked, words) or await _apart(asked, words)
+    words = await _words(asked, alone=not fusing.weights[0])
+    legs = await _together(asked, words) if all(fusing.weights) else None
+    near, said = legs or await _apart(asked, words)
+    _check_weighty(near, said, fusing)
     hits = _fused(asked, near, said, fusing)[:limit]
     if near.found is not None:
         route = near.found.route
@@ -72,8 +74,11 @@ async def run_hybrid(asked: Asked, limit: int, fusing: Fusing, *, embed_ms: floa
         route = (await asked.engine.route(asked.view, asked.wish, None)).route
     total = (time.perf_counter() - started) * 1e3
     timings = Timings(embed_ms=embed_ms, search_ms=total, total_ms=total + embed_ms)
-    short = _told(len(hits) < limit, near, said)
-    wordless = said.found is not None and said.found.wordless
+    if fusing.weights[0]:
+        short = _told(len(hits) < limit, near, said, fusing)
+    else:
+        short = _wordless(replace(deep, limit=limit), said.found or KeywordPage(), len(hits))
+    wordless = said.found is not None and said.found.wordless and all(fusing.weights)
     notes = (_WORDLESS + ", vectors alone decided",) if wordless else ()
     return SearchResult(hits, limit=limit, route=route, incomplete=short, timings=timings, notes=notes)
 
@@ -253,8 +258,21 @@ def _key(candidate: Candidate) -> hybrid.Key:
     return candidate.namespace, candidate.id
 
 
-def _told(fewer: bool, near: _Leg[SearchResult], said: _Leg[KeywordPage]) -> Incomplete | None:
-    """The worst of what is missing."""
+def _check_weighty(near: _Leg[SearchResult], said: _Leg[KeywordPage], fusing: Fusing) -> None:
+    """Raises the error of a ranking beside which the other has no weight."""
+    first, second = fusing.weights
+    if near.error is not None and not second:
+        raise near.error
+    if said.error is not None and not first:
+        raise said.error
+
+
+def _told(
+    fewer: bool, near: _Leg[SearchResult], said: _Leg[KeywordPage], fusing: Fusing
+) -> Incomplete | None:
+    """The worst of what is missing; of words that have no weight nothing is."""
+    if not fusing.weights[1]:
+        said = _Leg(KeywordPage())
     for what, other, error in (("vectors", "words", near.error), ("words", "vectors", said.error)):
         if error is not None:
             return Incomplete("leg_failed", f"the ranking by {what} failed, {other} alone decided: {error}")

@@ -175,6 +175,28 @@ class WordsConformance(Suite):
             assert 0 <= hit.relevance <= 1
         assert result.notes == ()
 
+    @pytest.mark.parametrize("fusion", ["rrf", "distribution", "convex"])
+    def test_a_ranking_without_weight_brings_no_hits_in(self, make: Make, fusion: Fusion) -> None:
+        collection = fill(make())
+        words = collection.hybrid(text="harbour", vector=vector(0), weights=(0, 1), fusion=fusion, limit=4)
+        assert words.ids == ("f", "c") or (fusion == "distribution" and set(words.ids) == set("fc"))
+        assert words.incomplete is not None
+        assert words.incomplete.code == "few_matches"
+        assert all(hit.legs is not None and hit.legs.vector is not None for hit in words)
+        near = collection.hybrid(text="harbour", vector=vector(0), weights=(1, 0), fusion=fusion, limit=4)
+        assert near.ids == collection.search(vector=vector(0), limit=4).ids
+        assert near.incomplete is None
+        nothing = collection.hybrid(text="?!", vector=vector(0), weights=(0, 1), fusion=fusion, limit=4)
+        assert (nothing.ids, nothing.notes) == ((), ())
+        assert nothing.incomplete is not None
+
+    def test_words_that_decide_alone_keep_equal_hits(self, make: Make) -> None:
+        """More documents than the ranking is deep have the same text."""
+        collection = fill(make(), [(f"n{n:03d}", "zeppelin") for n in range(130)])
+        found = collection.hybrid(text="zeppelin", vector=vector(0), weights=(0, 1), limit=3)
+        assert found.ids == ("n000", "n001", "n002")
+        assert found.incomplete is None
+
     def test_a_hybrid_hit_found_by_its_words_alone_has_its_distance(self, make: Make) -> None:
         collection = fill(make(), [("word", "zeppelin"), *((f"n{n:03d}", "plain") for n in range(150))])
         result = collection.hybrid(text="zeppelin", vector=vector(120), limit=2, with_vectors=True)

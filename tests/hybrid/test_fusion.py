@@ -41,7 +41,8 @@ def test_each_document_comes_once_within_bounds_best_first(
 ) -> None:
     fused = fuse(near, said, weight, fusion)
     keys = [each.key for each in fused]
-    assert sorted(keys) == sorted({key for key, _ in [*near, *said]})
+    weighty = [*(near if weight[0] else []), *(said if weight[1] else [])]
+    assert sorted(keys) == sorted({key for key, _ in weighty})
     scores = [each.score for each in fused]
     assert scores == sorted(scores, reverse=True)
     assert all(0 <= score <= best_score(weight, fusion) * (1 + 1e-12) for score in scores)
@@ -66,7 +67,7 @@ def test_the_rankings_may_change_places_with_their_weights(
 def test_one_ranking_alone_keeps_its_order(near: Ranked, weight: tuple[float, float], fusion: Fusion) -> None:
     """Documents may become equal, which the ends of a distribution are, but never change places."""
     fused = {each.key: each.score for each in fuse(near, [], weight, fusion)}
-    scores = [fused[key] for key, _ in near]
+    scores = [fused[key] for key, _ in near if weight[0]]
     assert all(a >= b - 1e-12 for a, b in pairwise(scores))
 
 
@@ -114,6 +115,18 @@ def test_equal_scores_are_worth_the_same(fusion: Fusion, score: float) -> None:
     fused = fuse([], ranking(("a", 3.0), ("b", 3.0)), EVEN, fusion)
     share = 0.5 if fusion == "convex" else 1.0
     assert [each.score for each in fused] == pytest.approx([score * share] * 2)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize(("weight", "kept"), [((0.0, 1.0), ["b", "c"]), ((1.0, 0.0), ["a", "b"])])
+def test_a_ranking_without_weight_brings_nothing_in(
+    fusion: Fusion, weight: tuple[float, float], kept: list[str]
+) -> None:
+    near, said = ranking(("a", 0.9), ("b", 0.8)), ranking(("b", 2.0), ("c", 1.0))
+    fused = fuse(near, said, weight, fusion)
+    assert [each.key[1] for each in fused] == kept
+    both = next(each.legs for each in fused if each.key[1] == "b")
+    assert (both.vector, both.keyword) == (2, 1)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
