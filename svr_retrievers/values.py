@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict
 OnFailure: TypeAlias = Literal["fail", "partial"]
 
 DEFAULT_NAMESPACE = "default"
+Real = TypeVar("Real", np.float32, np.float64)
+_ODD = (str, bytes, bool, np.bool_, np.datetime64, np.timedelta64)
+"""What numpy takes for numbers, and nobody else does."""
 
 
 def packed_rows(rows: object, dimensions: int) -> Vector | None:
@@ -34,6 +37,26 @@ def packed_rows(rows: object, dimensions: int) -> Vector | None:
     except (struct.error, OverflowError, TypeError, ValueError):
         return None
     return np.frombuffer(body, dtype=np.float32).reshape(-1, dimensions)
+
+
+def as_numbers(value: object, dtype: type[Real]) -> npt.NDArray[Real]:
+    """What somebody's code answered, as an array of numbers. numpy also makes some of texts, dates and truths.
+
+    Raises TypeError, ValueError or OverflowError for those, and for anything else that is no array of numbers.
+    """
+    made = np.asarray(value)
+    mixed = made.flat if made.dtype.kind == "O" else value
+    if made.dtype.kind in "bSUMmc" or _holds_odd(mixed):
+        raise TypeError("no numbers")
+    with np.errstate(over="ignore"):
+        return made.astype(dtype, copy=False)
+
+
+def _holds_odd(value: object) -> bool:
+    """Whether it, or the first row of it, has members that only look like numbers."""
+    if not isinstance(value, list | tuple | np.flatiter):
+        return False
+    return any(isinstance(each, _ODD) for each in value) or (len(value) > 0 and _holds_odd(value[0]))
 
 
 class Metric(StrEnum):

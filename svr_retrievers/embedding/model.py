@@ -14,6 +14,7 @@ from svr_retrievers.errors import EmbeddingFailed, InputError
 from svr_retrievers.model import Vector
 from svr_retrievers.providers.usage import Meter
 from svr_retrievers.spaces import VectorSpace
+from svr_retrievers.values import as_numbers
 
 Kind = Literal["document", "query"]
 DType = Literal["float32", "int8", "binary"]
@@ -166,8 +167,7 @@ def decoded(rows: Sequence[object], dtype: DType) -> Vector:
         if dtype == "binary":
             bits = np.unpackbits(np.asarray(rows, dtype=np.uint8), axis=1)
             return bits.astype(np.float32) * 2 - 1
-        with np.errstate(over="ignore"):
-            array = np.asarray([_row(row) for row in rows], dtype=np.float32)
+        array = as_numbers([_row(row) for row in rows], np.float32)
     except (TypeError, ValueError, OverflowError, binascii.Error) as error:
         raise wrong_answer(f"vectors that cannot be read ({error})") from None
     return array

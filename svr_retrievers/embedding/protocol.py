@@ -10,7 +10,7 @@ import numpy as np
 from svr_retrievers.concurrency import NeedsLoop, beside, foreign, on_loop
 from svr_retrievers.errors import EmbeddingFailed, InputError, SVRError
 from svr_retrievers.model import Vector, VectorLike
-from svr_retrievers.values import packed_rows
+from svr_retrievers.values import as_numbers, packed_rows
 
 
 @runtime_checkable
@@ -50,11 +50,10 @@ async def embed_documents(embedder: Embedder | AsyncEmbedder, texts: list[str]) 
     made = await _call(embedder, "documents", texts)
     if isinstance(made, list) and len(made) == len(texts) > 0 and isinstance(made[0], list):
         rows = packed_rows(made, len(made[0]))
-        if rows is not None:
+        if rows is not None and not any(isinstance(number, bool) for number in made[0]):
             return rows
     try:
-        with np.errstate(over="ignore"):
-            array = np.asarray(made, dtype=np.float32)
+        array = as_numbers(made, np.float32)
     except (TypeError, ValueError, OverflowError):
         raise EmbeddingFailed("The embedder returned vectors of different lengths, or no numbers.") from None
     if array.ndim != 2 or len(array) != len(texts):
@@ -69,8 +68,7 @@ async def embed_query(embedder: Embedder | AsyncEmbedder, text: str) -> Vector:
     """Shape (dimensions,), float32. Raises EmbeddingFailed."""
     made = await _call(embedder, "query", text)
     try:
-        with np.errstate(over="ignore"):
-            array = np.asarray(made, dtype=np.float32)
+        array = as_numbers(made, np.float32)
     except (TypeError, ValueError, OverflowError):
         raise EmbeddingFailed("The embedder did not return numbers for the query.") from None
     if array.ndim != 1:

@@ -18,6 +18,7 @@ from svr_retrievers.providers.home import is_here
 from svr_retrievers.providers.limits import Limits
 from svr_retrievers.providers.usage import Meter
 from svr_retrievers.spaces import VectorSpace, space_of
+from svr_retrievers.values import as_numbers
 
 Blocking = Callable[[object], object]
 Awaited = Callable[[object], Awaitable[object]]
@@ -125,8 +126,7 @@ class ForeignModel:
 
 def _array(made: object) -> Vector:
     try:
-        with np.errstate(over="ignore"):
-            array: Vector = np.asarray(made, dtype=np.float32)
+        array: Vector = as_numbers(made, np.float32)
     except (TypeError, ValueError, OverflowError):
         raise wrong_answer("vectors of different lengths, or no numbers") from None
     return array

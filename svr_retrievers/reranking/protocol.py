@@ -13,6 +13,7 @@ import numpy as np
 from svr_retrievers.concurrency import foreign
 from svr_retrievers.errors import InputError, RerankFailed, SVRError
 from svr_retrievers.reranking.threads import threads
+from svr_retrievers.values import as_numbers
 
 
 @runtime_checkable
@@ -103,7 +104,7 @@ async def _ask(reranker: AnyReranker, query: str, texts: list[str]) -> object:
 def _checked(made: object, count: int, name: str) -> list[float]:
     """Scores as floats. Raises RerankFailed for anything but `count` finite numbers."""
     try:
-        array = np.asarray(made, dtype=np.float64)
+        array = as_numbers(made, np.float64)
     except (TypeError, ValueError, OverflowError):
         raise _nonsense(name, "something other than numbers") from None
     if array.ndim != 1:

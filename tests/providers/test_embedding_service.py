@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from svr_retrievers import Document, SVRClient
 from svr_retrievers.embedding import EmbeddingCache, EmbeddingService, Limits, check_embedder
 from svr_retrievers.embedding.model import Batching, Made, estimated_tokens
-from svr_retrievers.errors import EmbeddingFailed, InputError
+from svr_retrievers.errors import EmbeddingFailed, InputError, SVRError
 from svr_retrievers.providers.usage import Meter
 from svr_retrievers.spaces import VectorSpace
 from svr_retrievers.testing.clock import FakeTime
@@ -484,7 +484,20 @@ def test_an_error_of_a_foreign_embedder_is_its_cause() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [[], [[1.0]], [[1.0, float("nan")]], [[1.0], [2.0, 3.0]], "x", None, [[1.0, 2.0, 3.0]] * 2, [1.0, 2.0]],
+    [
+        [["1", "2"]] * 2,
+        [[True, False]] * 2,
+        [[1.0, True]] * 2,
+        np.zeros((2, 2), "datetime64[s]"),
+        [],
+        [[1.0]],
+        [[1.0, float("nan")]],
+        [[1.0], [2.0, 3.0]],
+        "x",
+        None,
+        [[1.0, 2.0, 3.0]] * 2,
+        [1.0, 2.0],
+    ],
 )
 def test_senseless_vectors_of_a_foreign_embedder_are_told(answer: object) -> None:
     class Senseless(LangChainLike):
@@ -495,6 +508,10 @@ def test_senseless_vectors_of_a_foreign_embedder_are_told(answer: object) -> Non
         EmbeddingService(Senseless(), space=SPACE).embed_documents(["a", "b"])
 
     assert caught.value.reason == "answer"
+    with SVRClient("memory://") as client, pytest.raises(SVRError):
+        client.create_collection("c", dimensions=2, embedder=Senseless()).add(
+            [Document("a", "a"), Document("b", "b")]
+        )
 
 
 @pytest.mark.parametrize("wrong", [None, object(), "text", 5])

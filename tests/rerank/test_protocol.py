@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextvars import ContextVar
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -82,8 +83,8 @@ async def test_without_texts_nothing_is_asked() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [[1, 2], (1.0, 2.0), np.array([1, 2], np.float32), [np.float64(1), np.int8(2)], [True, 2]],
-    ids=["list", "tuple", "array", "numpy numbers", "a boolean"],
+    [[1, 2], (1.0, 2.0), np.array([1, 2], np.float32), [np.float64(1), np.int8(2)], [Decimal(1), 2]],
+    ids=["list", "tuple", "array", "numpy numbers", "a decimal"],
 )
 async def test_scores_may_be_any_sequence_of_numbers(answer: object) -> None:
     assert await scores(Answers(answer), "q", ["a", "b"]) == [1.0, 2.0]  # type: ignore[arg-type]
@@ -101,6 +102,14 @@ async def test_scores_may_be_any_sequence_of_numbers(answer: object) -> None:
         (None, "0 dimensions"),
         ([[1.0], [2.0]], "2 dimensions"),
         (["a", "b"], "other than numbers"),
+        (["1", "2"], "other than numbers"),
+        ([Decimal(1), "2"], "other than numbers"),
+        (np.array(["1", "2"], dtype=object), "other than numbers"),
+        ([True, 2], "other than numbers"),
+        (np.array([True, False]), "other than numbers"),
+        (np.array(["2026-01-01", "2026-01-02"], dtype="datetime64[D]"), "other than numbers"),
+        ([np.timedelta64(1), np.timedelta64(2)], "other than numbers"),
+        ([1j, 2j], "other than numbers"),
         ([[1.0], [2.0, 3.0]], "other than numbers"),
         ({0: 1.0, 1: 2.0}, "other than numbers"),
         ((x for x in (1.0, 2.0)), "other than numbers"),
