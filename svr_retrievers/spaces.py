@@ -11,6 +11,8 @@ from typing import Protocol, Self, runtime_checkable
 from svr_retrievers.errors import InputError, SpaceMismatch
 from svr_retrievers.values import JsonValue
 
+DTYPES = ("float32", "int8", "binary")
+
 
 @dataclass(frozen=True, slots=True)
 class VectorSpace:
@@ -40,6 +42,15 @@ class VectorSpace:
             raise InputError(
                 f"dimensions of a vector space must be a whole number from 1 on, not {self.dimensions!r}."
             )
+        for name in ("version", "inputs"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name} of a vector space must be text, not {getattr(self, name)!r:.60}.")
+        if not isinstance(self.normalized, bool):
+            raise InputError(
+                f"normalized of a vector space must be True or False, not {self.normalized!r:.60}."
+            )
+        if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
+            raise InputError(f"dtype of a vector space must be {', '.join(DTYPES)}, not {self.dtype!r:.60}.")
 
     @property
     def id(self) -> str:

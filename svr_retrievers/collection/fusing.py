@@ -87,8 +87,9 @@ class CollectionHybrid(CollectionReads):
         With `fusion="rrf"` a hit's score is `sum of weight / (60 + rank)` over both rankings (reciprocal rank
         fusion); `"distribution"` and `"convex"` sum scores that are brought to 0 to 1 within each ranking, by its mean
         and deviation or by its extremes. `weights` are those of vectors and of words; a ranking of weight 0 brings
-        no hits in. `legs` are the ranks and scores in either. `vector` stands for the text's own, which the embedder makes otherwise. What one ranking lacks is told
-        in `incomplete`: its failure, or rows it does not hold yet. A `reranker` works as in `search`.
+        no hits in. `legs` are the ranks and scores in either. `vector` stands for the text's own, which the embedder
+        makes otherwise. What one ranking lacks is told in `incomplete`: its failure, or rows it does not hold yet. A
+        `reranker` works as in `search`.
 
         Raises:
             ConfigError: the backend does not search by words.

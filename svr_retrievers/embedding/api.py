@@ -44,7 +44,7 @@ class ApiModel(ABC, Generic[C]):
         facts = known.get(names["document"])
         for name in names.values():
             check_dimensions(name, known.get(name), dimensions)
-        if dtype not in {"float32", "int8", "binary"}:
+        if not isinstance(dtype, str) or dtype not in {"float32", "int8", "binary"}:
             raise InputError(f"dtype must be float32, int8 or binary, not {dtype!r}.")
         self.label = f"{provider}/{names['document']}"
         self.token = token_hex()

@@ -13,6 +13,7 @@ import numpy as np
 from svr_retrievers.embedding.disk import DiskStore
 from svr_retrievers.errors import InputError, MissingExtra
 from svr_retrievers.model import Vector
+from svr_retrievers.providers.arguments import check_number
 from svr_retrievers.providers.forking import begins_anew
 from svr_retrievers.providers.timing import REAL, Timing
 
@@ -44,8 +45,11 @@ class EmbeddingCache:
         disk_megabytes: float = 1024,
         timing: Timing = REAL,
     ) -> None:
-        if not (megabytes > 0 and ttl_seconds > 0 and disk_megabytes > 0):
-            raise InputError("megabytes, ttl_seconds and disk_megabytes of a cache must be positive.")
+        numbers = {"megabytes": megabytes, "ttl_seconds": ttl_seconds, "disk_megabytes": disk_megabytes}
+        for name, value in numbers.items():
+            check_number(name, value)
+        if path is not None and not isinstance(path, str | Path):
+            raise InputError(f"path must be the path of a file, not {path!r:.60}.")
         self.megabytes = megabytes
         self.ttl_seconds = ttl_seconds
         self._disk_megabytes = disk_megabytes

@@ -21,6 +21,7 @@ from svr_retrievers.embedding.model import (
     wrong_answer,
 )
 from svr_retrievers.embedding.service import EmbeddingService
+from svr_retrievers.providers.arguments import check_model, check_truth
 from svr_retrievers.providers.calling import RetryPolicy
 from svr_retrievers.providers.cohere import ONCE, CohereClient, cohere_account
 from svr_retrievers.providers.limits import Limits
@@ -70,6 +71,8 @@ class CohereEmbedder(EmbeddingService):
         price_per_million_tokens: float | None = None,
         timing: Timing = REAL,
     ) -> None:
+        check_model("model", model)
+        check_truth("truncate", truncate)
         size = check_batch("Cohere", batch_size, MOST_TEXTS)
         made = _CohereModel(model, dimensions, dtype, truncate, price_per_million_tokens)
         made.account = cohere_account(

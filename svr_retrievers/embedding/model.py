@@ -146,7 +146,8 @@ def check_dimensions(model: str, facts: Facts | None, dimensions: int | None) ->
 
 def check_batch(label: str, batch_size: int | None, most: int) -> int | None:
     """Raises InputError for a batch size that the provider would refuse."""
-    if batch_size is not None and not 1 <= batch_size <= most:
+    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+    if batch_size is not None and not (whole and 1 <= batch_size <= most):
         raise InputError(
             f"batch_size must be from 1 to {most:,} for {label}, not {batch_size!r}.",
             hint=f"{most:,} texts are the most that one request may hold.",

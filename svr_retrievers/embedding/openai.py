@@ -12,6 +12,7 @@ from svr_retrievers.embedding.api import BATCH_TEXTS, ApiModel
 from svr_retrievers.embedding.cache import EmbeddingCache
 from svr_retrievers.embedding.model import Batching, Facts, Kind, Made, check_batch, decoded, wrong_answer
 from svr_retrievers.embedding.service import EmbeddingService
+from svr_retrievers.providers.arguments import check_model
 from svr_retrievers.providers.calling import RetryPolicy
 from svr_retrievers.providers.limits import Limits
 from svr_retrievers.providers.openai import openai_account
@@ -58,6 +59,7 @@ class OpenAIEmbedder(EmbeddingService):
         price_per_million_tokens: float | None = None,
         timing: Timing = REAL,
     ) -> None:
+        check_model("model", model)
         size = check_batch("OpenAI", batch_size, MOST_TEXTS)
         made = _OpenAIModel(model, dimensions, price_per_million_tokens)
         made.account = openai_account(

@@ -34,6 +34,10 @@ class AsyncEmbedder(Protocol):
 
 def check_embedder(embedder: object) -> None:
     """Raises InputError for something that is no embedder; None is fine."""
+    if isinstance(embedder, type):
+        raise InputError(
+            f"embedder is the class {embedder.__name__} itself.", hint=f"Pass {embedder.__name__}(...)."
+        )
     if embedder is not None and not isinstance(embedder, Embedder | AsyncEmbedder):
         raise InputError(
             f"embedder must have embed_documents and embed_query; {type(embedder).__name__} has not.",

@@ -14,6 +14,7 @@ from svr_retrievers.embedding.work import Work
 from svr_retrievers.embedding.wrapping import wrapped
 from svr_retrievers.errors import InputError
 from svr_retrievers.model import Vector
+from svr_retrievers.providers.arguments import check_kind
 from svr_retrievers.providers.home import waited
 from svr_retrievers.providers.limits import Limits
 from svr_retrievers.providers.usage import Usage
@@ -228,6 +229,13 @@ def _cache_of(cache: EmbeddingCache | bool) -> EmbeddingCache | None:
 
 def _model_of(embedder: object, space: VectorSpace | None, limits: Limits | None) -> EmbeddingModel:
     """The package's own models declare their space and have their limits already."""
+    if isinstance(embedder, type):
+        raise InputError(
+            f"embedder is the class {embedder.__name__} itself, which is no embedder.",
+            hint=f"Pass {embedder.__name__}(...).",
+        )
+    check_kind("space", space, VectorSpace)
+    check_kind("limits", limits, Limits)
     own = embedder.model if isinstance(embedder, EmbeddingService) else embedder
     if not isinstance(own, EmbeddingModel):
         return wrapped(embedder, space, limits)

@@ -12,6 +12,7 @@ from svr_retrievers.embedding.cache import EmbeddingCache
 from svr_retrievers.embedding.model import Batching, DType, Facts, Kind, Made, check_batch, decoded
 from svr_retrievers.embedding.service import EmbeddingService
 from svr_retrievers.errors import InputError
+from svr_retrievers.providers.arguments import check_model, check_truth
 from svr_retrievers.providers.calling import RetryPolicy
 from svr_retrievers.providers.limits import Limits
 from svr_retrievers.providers.timing import REAL, Timing
@@ -72,8 +73,11 @@ class VoyageEmbedder(EmbeddingService):
         price_per_million_tokens: float | None = None,
         timing: Timing = REAL,
     ) -> None:
+        check_model("model", model)
         size = check_batch("Voyage AI", batch_size, MOST_TEXTS)
         asking = query_model if query_model is not None else model
+        check_model("query_model", asking)
+        check_truth("truncate", truncate)
         check_pair(model, asking)
         made = _VoyageModel(model, asking, dimensions, dtype, truncate, price_per_million_tokens)
         made.account = voyage_account(

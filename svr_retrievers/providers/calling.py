@@ -10,6 +10,7 @@ from typing import Generic, TypeVar, cast
 from pydantic import SecretStr
 
 from svr_retrievers.errors import InputError, MissingExtra, ProviderFailed, ProviderReason, SVRError
+from svr_retrievers.providers.arguments import check_kind, check_number
 from svr_retrievers.providers.failures import Failure, read_failure
 from svr_retrievers.providers.home import waited
 from svr_retrievers.providers.keys import scrubbed
@@ -49,14 +50,12 @@ class RetryPolicy:
     deadline_seconds: float = 180.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attempts, int) or self.attempts < 1:
+        if not isinstance(self.attempts, int) or isinstance(self.attempts, bool) or self.attempts < 1:
             raise InputError(f"attempts must be a whole number from 1 on; it is {self.attempts!r}.")
         for name in ("base_seconds", "max_wait_seconds", "retry_after_cap_seconds"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} must not be negative; it is {getattr(self, name)!r}.")
+            check_number(name, getattr(self, name), zero=True)
         for name in ("timeout_seconds", "deadline_seconds"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive; it is {getattr(self, name)!r}.")
+            check_number(name, getattr(self, name))
 
     def wait_seconds(self, failed: int, retry_after: float | None, draw: float) -> float:
         """How long to wait after the `failed`-th failure; `draw` is a random number from [0, 1)."""
@@ -84,6 +83,8 @@ class Account(Generic[C]):
         key_hint: str = "Check the API key.",
         timing: Timing = REAL,
     ) -> None:
+        check_kind("retry", retry, RetryPolicy)
+        check_kind("limits", limits, Limits)
         self.provider = provider
         self.retry = retry or RetryPolicy()
         self.limits = limits or Limits()

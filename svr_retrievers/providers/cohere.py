@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from svr_retrievers.errors import EmbeddingFailed, ProviderFailed
+from svr_retrievers.providers.arguments import check_address
 from svr_retrievers.providers.calling import Account, RetryPolicy
 from svr_retrievers.providers.keys import find_key, fingerprint
 from svr_retrievers.providers.limits import Limits, shared_limits
@@ -62,6 +63,7 @@ def cohere_account(
     Raises:
         ConfigError: when there is no key; MissingExtra when the SDK is not installed.
     """
+    check_address(base_url)
     need_sdk("cohere", "cohere", "Cohere")
     key = find_key("Cohere", api_key, VARIABLES)
 
@@ -79,7 +81,7 @@ def cohere_account(
         Sdk(build, CohereClient.aclose),
         key=key,
         retry=retry,
-        limits=limits or shared,
+        limits=limits if limits is not None else shared,
         meter=meter,
         error=error,
         key_hint="Check CO_API_KEY or api_key, and that the key may use this model.",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pydantic import SecretStr
 
-from svr_retrievers.errors import ConfigError
+from svr_retrievers.errors import ConfigError, InputError
 
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[^\s,;'\"]+")
 _SHORTEST = 4
@@ -21,8 +21,10 @@ def find_key(provider: str, given: str | SecretStr | None, variables: Sequence[s
     """The key given, or that of the first variable that is set.
 
     Raises:
-        ConfigError: when there is none; it names the variables.
+        ConfigError: when there is none; it names the variables. InputError for what is no text.
     """
+    if given is not None and not isinstance(given, str | SecretStr):
+        raise InputError(f"api_key must be text or a SecretStr, not {type(given).__name__}.")
     if given is not None:
         key = given if isinstance(given, SecretStr) else SecretStr(given)
     else:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from svr_retrievers.errors import InputError
+from svr_retrievers.providers.arguments import check_number
 from svr_retrievers.providers.forking import begins_anew
 from svr_retrievers.providers.timing import REAL, Timing
 
@@ -115,8 +116,7 @@ class Limits:
         burst_seconds: float = 1.0,
         timing: Timing = REAL,
     ) -> None:
-        if not burst_seconds > 0:
-            raise InputError(f"burst_seconds must be positive; it is {burst_seconds!r}.")
+        check_number("burst_seconds", burst_seconds)
         per_minute = {
             "tokens": tokens_per_minute,
             "inputs": inputs_per_minute,
@@ -125,8 +125,7 @@ class Limits:
         self._burst_seconds = burst_seconds
         self.per_minute = {name: rate for name, rate in per_minute.items() if rate is not None}
         for name, rate in self.per_minute.items():
-            if not rate > 0:
-                raise InputError(f"{name}_per_minute must be positive, or None for no limit; it is {rate!r}.")
+            check_number(f"{name}_per_minute", rate)
         self._buckets = {
             name: Bucket(rate / 60, max(1.0, rate * burst_seconds / 60), timing=timing)
             for name, rate in self.per_minute.items()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from svr_retrievers.errors import EmbeddingFailed, ProviderFailed
+from svr_retrievers.providers.arguments import check_address
 from svr_retrievers.providers.calling import Account, RetryPolicy
 from svr_retrievers.providers.keys import find_key, fingerprint
 from svr_retrievers.providers.limits import Limits, shared_limits
@@ -38,6 +39,7 @@ def openai_account(
     Raises:
         ConfigError: when there is no key; MissingExtra when the SDK is not installed.
     """
+    check_address(base_url)
     need_sdk("openai", "openai", "OpenAI")
     key = find_key("OpenAI", api_key, VARIABLES)
 
@@ -57,7 +59,7 @@ def openai_account(
         Sdk(build, _close),
         key=key,
         retry=retry,
-        limits=limits or shared,
+        limits=limits if limits is not None else shared,
         meter=meter,
         error=error,
         key_hint="Check OPENAI_API_KEY or api_key, and that the key may use this model.",

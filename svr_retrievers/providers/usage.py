@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
+from svr_retrievers.providers.arguments import check_number
 from svr_retrievers.providers.forking import begins_anew
 
 
@@ -38,6 +39,8 @@ class Meter:
     """Adds up, from any thread."""
 
     def __init__(self, price_per_million_tokens: float | None = None) -> None:
+        if price_per_million_tokens is not None:
+            check_number("price_per_million_tokens", price_per_million_tokens, zero=True)
         self.price = price_per_million_tokens
         self.begin_anew()
         begins_anew(self)

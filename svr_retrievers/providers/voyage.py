@@ -10,6 +10,7 @@ from typing import Protocol, cast
 from pydantic import SecretStr
 
 from svr_retrievers.errors import EmbeddingFailed, ProviderFailed
+from svr_retrievers.providers.arguments import check_address
 from svr_retrievers.providers.calling import Account, RetryPolicy
 from svr_retrievers.providers.keys import KeyFilter, find_key, fingerprint
 from svr_retrievers.providers.limits import Limits, shared_limits
@@ -109,6 +110,7 @@ def voyage_account(
     Raises:
         ConfigError: when there is no key; MissingExtra when the SDK is not installed.
     """
+    check_address(base_url)
     need_sdk("voyageai", "voyage", "Voyage AI")
     key = find_key("Voyage AI", api_key, VARIABLES)
 
@@ -126,7 +128,7 @@ def voyage_account(
         Sdk(build, VoyageClient.aclose),
         key=key,
         retry=retry,
-        limits=limits or shared,
+        limits=limits if limits is not None else shared,
         meter=meter,
         error=error,
         key_hint="Check VOYAGE_API_KEY or api_key, and that the key may use this model.",

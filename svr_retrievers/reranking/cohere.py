@@ -8,6 +8,7 @@ from typing import Final, TypedDict
 from pydantic import SecretStr
 
 from svr_retrievers.errors import RerankFailed
+from svr_retrievers.providers.arguments import check_model
 from svr_retrievers.providers.calling import RetryPolicy
 from svr_retrievers.providers.cohere import ONCE, CohereClient, cohere_account
 from svr_retrievers.providers.limits import Limits
@@ -48,6 +49,7 @@ class CohereReranker(HostedReranker[CohereClient]):
         retry: RetryPolicy | None = None,
         timing: Timing = REAL,
     ) -> None:
+        check_model("model", model)
         account = cohere_account(
             api_key,
             base_url=base_url,

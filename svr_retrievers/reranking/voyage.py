@@ -8,6 +8,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from svr_retrievers.errors import RerankFailed
+from svr_retrievers.providers.arguments import check_model
 from svr_retrievers.providers.calling import RetryPolicy
 from svr_retrievers.providers.limits import Limits
 from svr_retrievers.providers.timing import REAL, Timing
@@ -56,6 +57,7 @@ class VoyageReranker(HostedReranker[VoyageClient]):
         price_per_million_tokens: float | None = None,
         timing: Timing = REAL,
     ) -> None:
+        check_model("model", model)
         account = voyage_account(
             api_key,
             base_url=base_url,

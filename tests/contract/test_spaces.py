@@ -106,5 +106,14 @@ def test_what_is_no_space_is_refused_or_ignored() -> None:
     ):
         with pytest.raises(InputError):
             fault()
+    for odd in (
+        {"version": 5},
+        {"normalized": "yes"},
+        {"dtype": "float16"},
+        {"dtype": ["int8"]},
+        {"inputs": 3},
+    ):
+        with pytest.raises(InputError, match=next(iter(odd))):
+            VectorSpace("p", "m", 3, **odd)  # type: ignore[arg-type]
     assert space_of(Embeds("text-embedding-3-small")) is None
     assert space_of(None) is None

@@ -249,10 +249,13 @@ def test_waits_stay_within_their_caps(failed: int, draw: float, asked: float | N
         {"timeout_seconds": 0},
         {"deadline_seconds": float("nan")},
         {"retry_after_cap_seconds": -0.1},
+        {"base_seconds": "x"},
+        {"timeout_seconds": None},
+        {"attempts": True},
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=next(iter(wrong))):
         RetryPolicy(**wrong)
 
 

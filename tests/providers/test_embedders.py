@@ -26,7 +26,7 @@ quantizing = pytest.mark.parametrize("stage", PROVIDERS[1:], indirect=True, ids=
 
 
 def made(kind: type, model: str, **options):
-    return kind(model, api_key="sk-0123456789", **options)
+    return kind(model, **{"api_key": "sk-0123456789", **options})
 
 
 # Spaces
@@ -174,6 +174,19 @@ def test_truncation_is_asked_for_only_where_it_was_wanted(stage: Stage) -> None:
         (VoyageEmbedder, "m", {"dtype": "float16"}, "float32, int8 or binary"),
         (OpenAIEmbedder, "m", {"concurrency": 0}, "concurrency"),
         (OpenAIEmbedder, "m", {"batch_tokens": 1.5}, "batch_tokens"),
+        (OpenAIEmbedder, 5, {}, "model must be the name"),
+        (VoyageEmbedder, "", {}, "model must be the name"),
+        (CohereEmbedder, ["m"], {}, "model must be the name"),
+        (VoyageEmbedder, "m", {"query_model": ""}, "query_model must be the name"),
+        (OpenAIEmbedder, "m", {"base_url": 5}, "base_url"),
+        (OpenAIEmbedder, "m", {"batch_size": "5"}, "batch_size"),
+        (OpenAIEmbedder, "m", {"api_key": 5}, "api_key"),
+        (CohereEmbedder, "m", {"limits": 5}, "limits"),
+        (CohereEmbedder, "m", {"limits": 0}, "limits"),
+        (VoyageEmbedder, "m", {"retry": 3}, "retry"),
+        (VoyageEmbedder, "m", {"truncate": "no"}, "truncate"),
+        (CohereEmbedder, "m", {"dtype": ["int8"]}, "dtype"),
+        (OpenAIEmbedder, "m", {"price_per_million_tokens": "1"}, "price_per_million_tokens"),
     ],
 )
 def test_options_that_the_model_has_not_are_refused(

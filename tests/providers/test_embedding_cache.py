@@ -207,9 +207,10 @@ def test_a_file_needs_a_space() -> None:
     assert not Path("unused.db").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"megabytes": 0}, {"ttl_seconds": -1}, {"disk_megabytes": 0}])
-def test_sizes_and_times_must_be_positive(wrong: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="positive"):
+@pytest.mark.parametrize("wrong", [{"megabytes": 0}, {"ttl_seconds": -1}, {"disk_megabytes": 0},
+                                   {"megabytes": "1"}, {"ttl_seconds": None}, {"path": 5}, {"path": b"x"}])  # fmt: skip
+def test_sizes_times_and_paths_that_cannot_be_are_named(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
         EmbeddingCache(**wrong)
 
 

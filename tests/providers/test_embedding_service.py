@@ -520,6 +520,19 @@ def test_what_is_no_embedder_is_refused(wrong: object) -> None:
         EmbeddingService(wrong)
 
 
+def test_a_class_is_no_embedder() -> None:
+    with pytest.raises(InputError, match="class LangChainLike"):
+        EmbeddingService(LangChainLike)
+    with pytest.raises(InputError, match="class LangChainLike"):
+        check_embedder(LangChainLike)
+
+
+@pytest.mark.parametrize("wrong", [{"space": "x"}, {"limits": 5}, {"limits": 0}])
+def test_arguments_of_another_kind_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        EmbeddingService(LangChainLike(), **wrong)
+
+
 async def test_limits_hold_for_a_foreign_embedder() -> None:
     time = FakeTime()
     limits = Limits(requests_per_minute=60, timing=time.timing)

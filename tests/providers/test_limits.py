@@ -153,10 +153,14 @@ def test_one_account_has_one_bucket() -> None:
         {"tokens_per_minute": -1},
         {"burst_seconds": 0},
         {"inputs_per_minute": float("nan")},
+        {"requests_per_minute": True},
+        {"requests_per_minute": "60"},
+        {"burst_seconds": "1"},
+        {"burst_seconds": None},
     ],
 )
 def test_rates_must_be_positive(wrong: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="positive"):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} must be a positive number"):
         Limits(**wrong)
     with pytest.raises(InputError, match="positive"):
         Bucket(0, 1)
