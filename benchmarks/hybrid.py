@@ -1,10 +1,10 @@
 """Vectors, words and their fusions on known-item questions about the demo corpus: prints the table.
 
-    python benchmarks/hybrid.py [postgresql://... | memory://] [--text-search english] [--limit N] [--reranker FOLDER]
+    python benchmarks/hybrid.py [URL | memory://] [--text-search english] [--limit N] [--reranker FOLDER | none]
 
 Without a URL the embedded server is used, in a folder that is removed afterwards. `--limit` takes about so many
-documents of the corpus, those that are asked for among them. `--reranker` adds a row for the fused ranking read once
-more by the cross-encoder in this folder.
+documents of the corpus, those that are asked for among them. The last row is the fused ranking read once more by the
+package's small cross-encoder, or by the one in the folder that `--reranker` names.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from svr_retrievers import SVRClient
+from svr_retrievers.demo.reranker import demo_reranker
 from svr_retrievers.demo.standard_library import standard_library_corpus
 from svr_retrievers.embedding.local import WordLlamaEmbedder
 from svr_retrievers.evaluation import compare, known_items, table, thinned, ways
@@ -33,6 +34,12 @@ def opened(url: str | None) -> Iterator[SVRClient]:
         yield client
 
 
+def chosen(name: str) -> CrossEncoderReranker | None:
+    if name == "none":
+        return None
+    return demo_reranker() if name == "demo" else CrossEncoderReranker(name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -40,11 +47,11 @@ def main() -> None:
     parser.add_argument("url", nargs="?")
     parser.add_argument("--text-search")
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--reranker")
+    parser.add_argument("--reranker", default="demo", help="a folder, 'demo' (the default) or 'none'")
     asked = parser.parse_args()
     documents = thinned(standard_library_corpus().read().documents, asked.limit)
     items = known_items(documents)
-    reranker = CrossEncoderReranker(asked.reranker) if asked.reranker is not None else None
+    reranker = chosen(asked.reranker)
     with opened(asked.url) as client:
         client.drop_collection(NAME, missing_ok=True)
         collection = client.create_collection(

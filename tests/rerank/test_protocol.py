@@ -114,7 +114,6 @@ async def test_scores_may_be_any_sequence_of_numbers(answer: object) -> None:
         ({0: 1.0, 1: 2.0}, "other than numbers"),
         ((x for x in (1.0, 2.0)), "other than numbers"),
     ],
-    ids=str,
 )
 async def test_anything_else_is_refused(answer: object, told: str) -> None:
     with pytest.raises(errors.RerankFailed, match=told) as caught:
@@ -225,7 +224,7 @@ async def test_many_late_rerankers_stay_few_threads_and_those_that_waited_never_
     assert len(reranker.ended) <= MOST
 
 
-@pytest.mark.parametrize("what", [Lengths, "voyage", 7, object(), [Lengths()]], ids=str)
+@pytest.mark.parametrize("what", [Lengths, "voyage", 7, object(), [Lengths()]])
 def test_something_else_is_no_reranker(what: object) -> None:
     with pytest.raises(errors.InputError, match=r"rerank\(query, texts\)"):
         check_reranker(what)

@@ -245,7 +245,6 @@ def test_the_tool_searches_by_words_too(store: Any) -> None:
         ("similarity", {"weights": (1.0, 1.0)}),
         ("mmr", {"fusion": "rrf"}),
     ],
-    ids=str,
 )
 async def test_an_option_that_a_search_has_no_use_for_is_refused(
     idle: Any, search_type: str, wrong: dict[str, Any]

@@ -80,7 +80,6 @@ def writer(answer: dict[str, Any], told: list[str]) -> MockLLM:
         ([("topic", "in", ["art"])], {"a", "c"}),
         ([], {"a", "b", "c"}),
     ],
-    ids=str,
 )
 async def test_the_auto_retriever_finds_what_its_model_asked_for(
     store: Any, make_node: Any, embed_model: Any, filters: Any, found: set[str]

@@ -218,7 +218,6 @@ async def test_a_count_of_nothing_is_refused(idle: Any, ask: Any, name: str) -> 
         (Mode.DEFAULT, {"fusion": "rrf"}, '"hybrid"'),
         (Mode.TEXT_SEARCH, {"reranker": object()}, '"default" or "hybrid"'),
     ],
-    ids=str,
 )
 async def test_an_option_of_another_mode_is_refused(
     idle: Any, ask: Any, mode: Mode, option: Any, fitting: str

@@ -65,7 +65,8 @@ async def _build(conn: Connection, tables: Tables) -> None:
         await _at_once(conn, words.begin(tables))
     await _fill(conn, tables)
     if not await _indexed(conn, tables):
-        await conn.execute(sql.SQL("vacuum (analyze) {}").format(tables.documents))  # each row was written anew
+        # each row was written anew
+        await conn.execute(sql.SQL("vacuum (analyze) {}").format(tables.documents))
         await conn.execute(words.drop_index(tables))
         await conn.execute(words.index(tables))
     await _at_once(conn, words.finish(tables))
