@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from svr_retrievers.errors import InputError
-from svr_retrievers.ingest.records import Columns, Item, Reader, Unreadable, as_item, told
+from svr_retrievers.ingest.records import Columns, Item, Read, Reader, Unreadable, as_item, told
 from svr_retrievers.ingest.serializer import scalar
 from svr_retrievers.ingest.sources import existing, guarded
 from svr_retrievers.model import Document
@@ -177,8 +177,19 @@ def _replayed(line: bytes, place: str) -> Item:
             place, f"The line is no dead letter: {told(error)}.", raw=line[:2000].decode("utf-8", "replace")
         )
     if isinstance(document, Mapping):
-        return as_item(document, before, _WHOLE)
+        return _as_it_was(document, before)
     return _mended(raw, before, str(letter.get("message") or ""), str(letter.get("id") or ""))
+
+
+def _as_it_was(body: Mapping[str, object], place: str) -> Item:
+    """A text that is null, or metadata that is no object, stays so and is refused again, unlike in a record."""
+    text, metadata = body.get("text", ""), body.get("metadata", {})
+    if text is not None and isinstance(metadata, Mapping):
+        return as_item(body, place, _WHOLE)
+    made: Mapping[str, object] = {"namespace": None, "vector": None, **body}
+    parts = (made.get("id"), text, metadata, made["vector"], made["namespace"])
+    document: Document = Document(*parts)  # type: ignore[arg-type]
+    return Read(document, place)
 
 
 def _mended(raw: object, place: str, message: str, doc_id: str) -> Item:

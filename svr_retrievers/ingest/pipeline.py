@@ -34,7 +34,11 @@ class IngestPipeline:
     Rows are named `<document id>#<n>`, from 0; a document stored whole keeps its id. All metadata is the document's,
     plus what the chunker says, plus the key `svr_ingest`, which is the pipeline's own.
 
-    Two runs that write the same documents at the same time are not kept apart.
+    Two runs that write the same documents at the same time are not kept apart. Chunks that they leave behind a
+    document's last are deleted by the next run if they lie among the 8 numbers behind it, or, where the document
+    became shorter, with no gap of 64 numbers before them. Others stay until
+    `collection.delete(filter={"svr_ingest.document": id})` and another run. Of rows that others changed, text and
+    metadata are set right; a vector that they changed alone is not noticed.
     """
 
     def __init__(
@@ -69,7 +73,8 @@ class IngestPipeline:
             on_error: "skip" leaves out documents that cannot be stored, and goes on; "fail" stops at the first.
             dead_letters: A file that gets every refused document, for `replay`.
             checkpoint: A local file that remembers how far a source was read, so that a resumed run does not look
-                up what lies before. For sources that come in the same order again.
+                up what lies before. For files of records (`read_jsonl`, `read_json`, `read_csv`, `read_parquet`),
+                which tell whether they are still the same.
             progress: True shows a bar on a terminal or in a notebook; a function gets the report after each batch.
 
         Raises InputError for arguments that cannot be used, SpaceMismatch for an embedder of another space.
@@ -134,17 +139,19 @@ class IngestPipeline:
         """Raises InputError for a source that cannot be told from another of its kind."""
         if self._options.checkpoint is None:
             return None
-        if isinstance(source, Reader) and not source.fingerprint:
+        if not isinstance(source, Reader) or not source.fingerprint:
+            what = repr(source) if isinstance(source, Reader) else f"A {type(source).__name__}"
             raise InputError(
-                f"{source!r} may come in another order next time, so a checkpoint cannot vouch for its beginning.",
-                hint="Leave checkpoint out: the store itself knows what it has.",
+                f"{what:.200} may hold other documents or come in another order next time, so a checkpoint cannot "
+                "vouch for its beginning.",
+                hint="Leave checkpoint out: the store itself knows what it has. Files read by read_jsonl() and its "
+                "siblings can be resumed.",
             )
-        name = source.fingerprint if isinstance(source, Reader) else type(source).__name__
         target = self._target.collection
         about = (
             f"{target.name}|{self._target.collection_id}|{self._options.namespace}|{self._options.chunker!r}"
         )
-        return Checkpoint(self._options.checkpoint, f"{about}|{name}")
+        return Checkpoint(self._options.checkpoint, f"{about}|{source.fingerprint}")
 
 
 def _check_source(source: object) -> None:

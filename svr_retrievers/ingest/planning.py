@@ -5,6 +5,9 @@ Of every document these two things hold at any moment, whatever call was the las
 1. If a row `<id>#k` exists, so does `<id>#0`, and its `count` is greater than k.
 2. Every row that a document once had is therefore found from `<id>` and `<id>#0`, which each run looks up.
 
+Runs over the same document at the same time break both. What they leave is looked for behind the document's last chunk:
+`BEYOND` numbers each time, and where that finds a row, or the document became shorter, further on (`writing.py`).
+
 `docs/decisions/0022-ingest-state-in-the-rows.md` has the argument; the order of calls is in `writing.py`.
 """
 
@@ -21,6 +24,8 @@ from svr_retrievers.model import Document
 Mode: TypeAlias = Literal["upsert", "insert"]
 Key: TypeAlias = tuple[str, str]
 Stored: TypeAlias = Mapping[Key, Document]
+BEYOND = 8
+"""Chunk numbers behind a document's last that are looked up as well; a row that is not there costs next to nothing."""
 
 
 @dataclass(slots=True)
@@ -54,6 +59,13 @@ def keys_to_look_up(batch: Batch) -> Iterator[Key]:
     for work in batch.begun:
         yield work.namespace, work.id
         yield work.namespace, chunk_id(work.id, 0)
+        yield from _beyond(work)
+
+
+def _beyond(work: Work) -> Iterator[Key]:
+    """Rows that only runs that overlapped leave behind: they are looked for without a sign of them."""
+    end = len(work.chunks or ())
+    return ((work.namespace, chunk_id(work.id, number)) for number in range(end, end + BEYOND))
 
 
 def plan(batch: Batch, stored: Stored, mode: Mode) -> Plan:
@@ -78,6 +90,10 @@ def _begin(work: Work, stored: Stored, mode: Mode, made: Plan) -> None:
         if work.size and (was_whole if work.chunks is not None else former):
             made.refuse(work, _EXISTS)
         return
+    left = [_mark(stored.get(key), work) for key in _beyond(work)]
+    former = max(
+        [former, *(mark.number + 1 for mark in left if mark is not None and mark.number is not None)]
+    )
     if work.chunks is None:
         if former:
             made.replaced.append((work, former))
@@ -118,7 +134,7 @@ def _row(
 ) -> None:
     mark = Mark.of(stored) if stored is not None else None
     ours = mark is not None and (mark.document, mark.number) == (row.mark.document, row.mark.number)
-    if stored is not None and ours and mark == row.mark and stored.text == row.document.text:
+    if stored is not None and ours and _same(stored, row.document):
         made.unchanged += 1
         return
     if stored is not None and not ours and (mark is not None or row.mark.number is not None):
@@ -131,6 +147,11 @@ def _row(
     donor = vectors.get((row.work.namespace, row.work.id, row.mark.text))
     if row.document.vector is None and donor is not None:
         made.reusable[row.key] = donor
+
+
+def _same(stored: Document, wanted: Document) -> bool:
+    """Metadata holds the mark; the rest of it is compared too, for others may have changed the row since."""
+    return stored.text == wanted.text and stored.metadata == wanted.metadata
 
 
 _EXISTS = ("exists", "It is stored already, with other content, and mode='insert' replaces nothing.")

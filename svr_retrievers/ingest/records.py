@@ -142,7 +142,9 @@ class Reader:
             for item in self.open():
                 yield _changed(item, change) if isinstance(item, Read) else item
 
-        return Reader(f"{self.name}.map(...)", changed, self.fingerprint)
+        by = getattr(change, "__qualname__", type(change).__name__)
+        stamp = f"{self.fingerprint}|{by}" if self.fingerprint else ""
+        return Reader(f"{self.name}.map(...)", changed, stamp)
 
 
 def _changed(item: Read, change: Callable[[Document], Document]) -> Item:

@@ -19,13 +19,16 @@ KEPT_CHARACTERS = 4 * 2**20
 class IngestReport:
     """The figures of a run. Documents are what the source holds; rows are chunks, or documents stored whole.
 
-    Every document read is stored, `empty` or refused. Every row of those stored was written or `unchanged`.
+    Every document read is stored, `empty` or refused. Every row of those stored was written or `unchanged`. A refused
+    document keeps what was stored of it before; of one with more rows than a batch, what earlier batches wrote stays
+    too, and `written` counts it, until the document comes again or
+    `collection.delete(filter={"svr_ingest.document": id})`.
     """
 
     read: int = 0
     """Documents read, with those that could not be read as one."""
     refused: int = 0
-    """Documents not stored, each for a reason of its own: `refusals` has the first thousand."""
+    """Documents not stored, or not wholly, each for a reason of its own: `refusals` has the first thousand."""
     empty: int = 0
     """Documents without text or vector: nothing is stored of them, nor left."""
     written: int = 0

@@ -153,14 +153,15 @@ def check_document(document: Document, namespace: str) -> tuple[str, dict[str, J
 
 
 def check_chunks(document: Document, chunks: Sequence[object]) -> list[Chunk]:
-    """The chunks with their metadata in JSON's terms. Raises InputError for what cannot be stored."""
+    """Those with visible text, metadata in JSON's terms. Raises InputError for what cannot be stored."""
     if len(chunks) > MAX_CHUNKS:
         raise InputError(
             f"text makes {len(chunks):,} chunks; at most {MAX_CHUNKS:,} are stored.", hint="Cut it up."
         )
-    if chunks:
-        check_key(chunk_id(document.id, len(chunks) - 1), "id")
-    return [_checked(chunk) for chunk in chunks]
+    checked = [each for chunk in chunks if (each := _checked(chunk)).text.strip()]
+    if checked:
+        check_key(chunk_id(document.id, len(checked) - 1), "id")
+    return checked
 
 
 def _checked(chunk: object) -> Chunk:

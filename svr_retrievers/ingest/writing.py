@@ -16,6 +16,7 @@ from svr_retrievers.ingest.vectors import Ready
 from svr_retrievers.ingest.work import Work
 
 Ids = tuple[Work, Iterator[str]]
+PROBED = 64
 
 
 class Writing:
@@ -32,28 +33,41 @@ class Writing:
         """
         shortened = [s for s in plan.shortened if not s[0].refused]
         await self._delete([(w, chunk_ids(w.id, first, end)) for w, first, end in shortened])
+        await self._delete_beyond({work: end for work, _, end in shortened})
         await self._add(ready)
-        forms = [(w, chunk_ids(w.id, 0, end)) for w, end in plan.replaced if not w.refused]
+        replaced = [(w, end) for w, end in plan.replaced if not w.refused]
+        await self._delete_beyond(dict(replaced))
+        forms = [(w, chunk_ids(w.id, 0, end)) for w, end in replaced]
         forms += [(w, iter((w.id,))) for w in plan.whole if not w.refused]
         await self._delete(forms)
         self._tally.add(unchanged=plan.unchanged)
 
-    async def _delete(self, ids: list[Ids]) -> None:
-        """In one call a namespace, for as many documents as there are."""
+    async def _delete_beyond(self, ends: Mapping[Work, int]) -> None:
+        """What overlapping runs may have left from there on, until `PROBED` numbers in a row are not there."""
+        while ends:
+            blocks = [(work, chunk_ids(work.id, end, end + PROBED)) for work, end in ends.items()]
+            found = await self._delete(blocks)
+            ends = {work: ends[work] + PROBED for work in found}
+
+    async def _delete(self, ids: list[Ids]) -> set[Work]:
+        """In one call a namespace, for as many documents as there are; returns those of which there was a row."""
         together: defaultdict[str, list[Ids]] = defaultdict(list)
         for work, some in ids:
             together[work.namespace].append((work, some))
+        gone: set[Work] = set()
         for namespace, each in together.items():
-            rest = ((row, work.id) for work, some in each for row in some)
+            rest = ((row, work) for work, some in each for row in some)
             while some_rows := dict(islice(rest, IDS_AT_ONCE)):
                 own = await self._own(namespace, some_rows)
                 self._tally.add(deleted=await self._target.delete(namespace, own))
+                gone.update(some_rows[row] for row in own)
+        return gone
 
-    async def _own(self, namespace: str, rows: Mapping[str, str]) -> list[str]:
+    async def _own(self, namespace: str, rows: Mapping[str, Work]) -> list[str]:
         """Of row ids with their documents those that hold a row of it: what has such an id may be another's."""
         stored = await self._target.rows((namespace, row) for row in rows)
         marks = {row: Mark.of(stored[namespace, row]) for row in rows if (namespace, row) in stored}
-        return [row for row, mark in marks.items() if mark is not None and mark.document == rows[row]]
+        return [row for row, mark in marks.items() if mark is not None and mark.document == rows[row].id]
 
     async def _add(self, ready: Ready) -> None:
         """All rows in one call; without the documents that the store still refuses, as often as it does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import count, permutations
 from unittest import mock
@@ -165,6 +166,48 @@ def test_a_long_document_that_broke_off_and_came_back_short_leaves_nothing(clien
     assert 0 < collection.count() < 10
     ingest(collection, {**long, "texts": {"a": ("x\ny", 1)}, "concurrency": 1, "point": None})
     assert [row.id for row in collection.find()] == ["a#0", "a#1"]
+
+
+def orphaned(collection, *numbers: int, of: str = "a") -> None:
+    """Rows behind the last chunk, as two runs over one document at the same time leave them."""
+    rows = {}
+    made = SVRClient("memory://")
+    other = made.create_collection("other", dimensions=64, embedder=Embedder())
+    text = "\n".join(f"other {n}" for n in range(max(numbers) + 1))
+    IngestPipeline(other, chunker=Lines(), progress=False, batch_size=1000).run([Document(of, text)])
+    rows = {row.id: row for row in other.find(limit=1000, with_vectors=True)}
+    collection.add([rows[f"{of}#{number}"] for number in numbers])
+    made.close()
+
+
+@pytest.mark.parametrize("before", ["", "x", "x\ny\nz"])
+@pytest.mark.parametrize("last", ["", "x", "whole"])
+@pytest.mark.parametrize("left", [(3,), (4, 7), (3, 20, 60, 100, 150)])
+def test_what_overlapping_runs_left_behind_is_deleted(client, before, last, left) -> None:
+    collection = client.create_collection(f"c{next(_names)}", dimensions=64, embedder=Embedder())
+    pipeline = IngestPipeline(collection, chunker=Lines(), progress=False)
+    pipeline.run([Document("a", before)])
+    orphaned(collection, *left)
+    orphaned(collection, 3, of="a#3")
+    whole = IngestPipeline(collection, progress=False) if last == "whole" else pipeline
+    whole.run([Document("a", last)])
+    expected = {"": [], "x": ["a#0"], "whole": ["a"]}[last]
+    assert [row.id for row in collection.find()] == [*expected, "a#3#3"]
+
+
+def test_runs_at_the_same_time_and_then_one_alone(client) -> None:
+    collection = client.create_collection("together", dimensions=64, embedder=Embedder())
+
+    def run(lines: int) -> None:
+        text = "\n".join(f"{lines} {n}" for n in range(lines))
+        documents = [Document(f"d{n}", text) for n in range(30)]
+        IngestPipeline(collection, chunker=Lines(), batch_size=7, progress=False).run(documents)
+
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(run, (1, 3, 6)))
+        run(1)
+        assert sorted(row.id for row in collection.find()) == sorted(f"d{n}#0" for n in range(30))
 
 
 SHAPES = {"long": "a\nb\nc\nd\ne\nf\ng", "short": "c\nx", "whole": "a whole one", "empty": ""}

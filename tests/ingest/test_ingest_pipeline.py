@@ -19,7 +19,15 @@ from svr_retrievers.errors import (
     SpaceMismatch,
     UsageError,
 )
-from svr_retrievers.ingest import Chunk, IngestPipeline, IngestReport, RecursiveChunker, replay
+from svr_retrievers.ingest import (
+    Chunk,
+    IngestPipeline,
+    IngestReport,
+    RecursiveChunker,
+    read_folder,
+    read_jsonl,
+    replay,
+)
 from svr_retrievers.spaces import VectorSpace
 from tests.ingest.ingest_corpus import vector_of
 from tests.ingest.test_ingest_crashes import Embedder, Lines
@@ -49,6 +57,10 @@ def pipeline(collection, **options) -> IngestPipeline:
 
 def doc(doc_id: str, text: str = "some text", **metadata) -> Document:
     return Document(doc_id, text, metadata)
+
+
+def upper(document: Document) -> Document:
+    return Document(document.id, document.text.upper())
 
 
 def ids(collection) -> list[str]:
@@ -114,6 +126,43 @@ class TestWhatIsNew:
         pipeline(collection, chunker=Lines()).run([doc("d", "x\ny")])
         assert collection.get(["d#1"])[0].text == "y"
         assert np.array_equal(collection.get(["d#1"], with_vectors=True)[0].vector, vector_of("y"))
+
+    @pytest.mark.parametrize("changed", [{"year": 9}, {}, {"year": 1, "more": True}])
+    def test_metadata_that_others_changed_is_set_right(self, collection, embedder, changed) -> None:
+        pipeline(collection, chunker=Lines()).run([doc("d", "x\ny", year=1, tags=["a"], of={"b": 1.5})])
+        before, row = embedder.texts[:], collection.get(["d#1"], with_vectors=True)[0]
+        mark = {"svr_ingest": row.metadata["svr_ingest"]}
+        collection.add([Document(row.id, row.text, {**changed, **mark}, row.vector)])
+        run = lambda: pipeline(collection, chunker=Lines()).run(
+            [doc("d", "x\ny", year=1, tags=["a"], of={"b": 1.5})]
+        )
+        report = run()
+        assert (report.written, report.reused, report.unchanged) == (1, 1, 1)
+        assert collection.get(["d#1"])[0].metadata == row.metadata
+        assert (run().unchanged, embedder.texts) == (2, before)
+
+    def test_chunks_without_visible_text_are_none(self, collection, embedder) -> None:
+        class Blank:
+            def cut(self, text: str) -> list[Chunk]:
+                return [Chunk(piece) for piece in ("", "a", " \n", "\u3000", "b", "\t")]
+
+        class Nothing:
+            def cut(self, text: str) -> list[Chunk]:
+                return [Chunk(" ")]
+
+        chunker = lambda document: Blank() if document.id == "d" else Nothing()
+        report = pipeline(collection, chunker=chunker).run([doc("d"), doc("e")])
+        assert [row.text for row in collection.find()] == ["a", "b"]
+        assert (ids(collection), embedder.texts, report.empty) == (["d#0", "d#1"], ["a", "b"], 1)
+
+    def test_a_document_refused_late_keeps_what_earlier_batches_wrote(self, client) -> None:
+        collection = client.create_collection("c", dimensions=64, embedder=Fails("request", {"bad"}))
+        text = "\n".join([*"abcdefghijkl", "bad", "m"])
+        report = pipeline(collection, chunker=Lines(), batch_size=2, concurrency=1).run([doc("d", text)])
+        assert report.refused == 1
+        assert 0 < report.written == collection.count() < 14
+        pipeline(collection, chunker=Lines()).run([doc("d", "a\nb")])
+        assert ids(collection) == ["d#0", "d#1"]
 
     def test_a_lost_chunk_comes_back(self, collection) -> None:
         pipeline(collection, chunker=Lines()).run([doc("d", "x\ny\nz")])
@@ -528,21 +577,34 @@ class TestTelling:
 
 class TestCheckpoint:
     def test_a_resumed_run_skips_what_it_vouches_for(self, client, tmp_path) -> None:
-        file = tmp_path / "at"
+        file, records = tmp_path / "at", tmp_path / "r.jsonl"
         embedder = Fails("key", {"t7"})
         collection = client.create_collection("c", dimensions=64, embedder=embedder)
-        documents = [doc(f"d{n}", f"t{n}") for n in range(12)]
+        records.write_text("".join(json.dumps({"id": f"d{n}", "text": f"t{n}"}) + "\n" for n in range(12)))
         with pytest.raises(IngestFailed):
-            pipeline(collection, concurrency=1, checkpoint=file).run(documents)
+            pipeline(collection, concurrency=1, checkpoint=file).run(read_jsonl(records))
         embedder.bad.clear()
-        report = pipeline(collection, checkpoint=file).run(documents)
+        report = pipeline(collection, checkpoint=file).run(read_jsonl(records))
         assert (report.skipped, report.read, report.written) == (6, 6, 6)
         assert not file.exists()
         assert collection.count() == 12
 
-    def test_it_vouches_for_nothing_else(self, client, tmp_path) -> None:
-        from svr_retrievers.ingest import read_folder, read_jsonl
+    @pytest.mark.parametrize("source", [[doc("x")], iter([doc("x")]), {doc("x").id: 1}.keys()])
+    def test_sources_that_do_not_tell_whether_they_are_the_same_are_refused(
+        self, collection, tmp_path, source
+    ) -> None:
+        with pytest.raises(InputError, match="Leave checkpoint out"):
+            pipeline(collection, checkpoint=tmp_path / "at").run(source)
 
+    def test_a_change_of_every_document_makes_another_source(self, tmp_path) -> None:
+        records = tmp_path / "r.jsonl"
+        records.write_text("")
+        reader = read_jsonl(records)
+        prints = [reader, reader.map(upper), reader.map(lambda document: document)]
+        assert len({each.fingerprint for each in prints}) == 3
+        assert reader.map(upper).fingerprint == read_jsonl(records).map(upper).fingerprint
+
+    def test_it_vouches_for_nothing_else(self, client, tmp_path) -> None:
         file, records = tmp_path / "at", tmp_path / "r.jsonl"
         embedder = Fails("key", {"t3"})
         collection = client.create_collection("c", dimensions=64, embedder=embedder)
@@ -559,7 +621,7 @@ class TestCheckpoint:
         with pytest.raises(InputError, match="another order"):
             pipeline(collection, checkpoint=file).run(read_folder(tmp_path))
         file.write_text("{damaged")
-        assert pipeline(collection, checkpoint=file).run([doc("x")]).skipped == 0
+        assert pipeline(collection, checkpoint=file).run(read_jsonl(records)).skipped == 0
 
 
 class TestPartitions:

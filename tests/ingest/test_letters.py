@@ -120,6 +120,21 @@ def test_a_text_that_is_none_is_refused_and_kept(file) -> None:
         assert len(file.read_text().splitlines()) == 4
 
 
+def test_what_was_refused_is_refused_again_when_replayed_as_it_is(file) -> None:
+    """Not taken for a record that leaves its text or metadata out."""
+    vector = [1.0, 0.0]
+    odd = [Document("n", None), Document("m", "x", None, vector), Document("l", "x", [1], vector)]
+    with SVRClient("memory://") as client:
+        collection = client.create_collection("c", dimensions=2)
+        pipeline = IngestPipeline(collection, dead_letters=file, progress=False)
+        assert pipeline.run(odd).refused == 3  # type: ignore[arg-type]
+        again = pipeline.run(replay(file))
+        assert ([refusal.id for refusal in again.refusals], collection.count()) == (["n", "m", "l"], 0)
+        first = file.read_text().splitlines()[1]
+        file.write_text(first.replace("null", "{}") + "\n")
+        assert pipeline.run(replay(file)).written == 1
+
+
 def endless() -> dict[str, object]:
     made: dict[str, object] = {}
     made["itself"] = made
