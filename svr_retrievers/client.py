@@ -35,7 +35,7 @@ from svr_retrievers.routing.schemes import Scheme
 from svr_retrievers.search.request import check_fraction
 from svr_retrievers.search.view import View
 from svr_retrievers.settings import Settings, redact
-from svr_retrievers.spaces import asked_space, check_same
+from svr_retrievers.spaces import asked_length, asked_space, check_length, check_same
 
 IfExists = Literal["error", "open"]
 OnProblem = Literal["report", "fail"]
@@ -142,7 +142,8 @@ class AsyncSVRClient:
     ) -> AsyncCollection:
         """Makes a collection, or opens it with `if_exists="open"`.
 
-        `dimensions` may be left out when an embedder is given: it is asked. With `AtlasEmbedding` the server itself
+        `dimensions` may be left out when an embedder is given: what it declares (`space`, `dimensions`) is taken,
+        and one that declares nothing embeds a word. With `AtlasEmbedding` the server itself
         embeds texts and queries, and documents carry no vectors. `filter_fields` maps metadata fields
         to int, float, str, bool, datetime, list[str], list[int] or list[float]: they become typed, indexed columns.
         Filters on other fields work as well, more slowly. `servers` names those, made known by `add_server`, that
@@ -158,6 +159,7 @@ class AsyncSVRClient:
             CollectionMismatch: it is there with another metric, scheme, index, text search, or other dimensions,
                 fields, servers.
             SpaceMismatch: it is there with vectors of another space than the embedder's.
+            DimensionMismatch: the embedder declares vectors of another length than `dimensions`.
             ServerNotFound: one of `servers` is not known.
         """
         if if_exists not in ("error", "open"):
@@ -171,6 +173,7 @@ class AsyncSVRClient:
         config = replace(
             config, space=await asked_space(embedder), text_search=_text_search(text_search, backend)
         )
+        check_length(config.name, config.dimensions, embedder, await asked_length(embedder))
         there = False
         try:
             ref = await backend.create_collection(config)
@@ -243,6 +246,7 @@ class AsyncSVRClient:
             source=replace(given, lists=found is None or found.lists),
         )
         given.check_fields(config.fields)
+        check_length(config.name, config.dimensions, embedder, await asked_length(embedder))
         ref = await adopting.adopt_collection(config, search_index)
         _compare(ref.config, config, partition_by, filter_fields)
         collection = await self._collection(backend, ref, embedder)
@@ -257,7 +261,8 @@ class AsyncSVRClient:
         """An existing collection. Raises CollectionNotFound, naming those that exist.
 
         One whose texts the server embeds needs no embedder, and takes no other. Raises SpaceMismatch for an
-        embedder whose vectors cannot be compared with those that are there.
+        embedder whose vectors cannot be compared with those that are there, DimensionMismatch for one that declares
+        another length.
         """
         declared_by(embedder)
         backend = await self._opened()
@@ -280,6 +285,7 @@ class AsyncSVRClient:
     ) -> AsyncCollection:
         found = embedder_of(ref.config, embedder)
         check_same(ref.config.name, ref.config.space, await asked_space(found))
+        check_length(ref.config.name, ref.config.dimensions, found, await asked_length(found))
         view = View(await backend.load_map(ref), ref.config.metric)
         return AsyncCollection(backend, ref, view, self.settings, found)
 
@@ -522,7 +528,8 @@ async def _asked(embedder: Embedder | AsyncEmbedder | AtlasEmbedding | None) -> 
             "dimensions is missing.",
             hint="Give the length of your vectors, or an embedder that can be asked.",
         )
-    return len(await embed_query(embedder, "dimensions"))
+    declared = await asked_length(embedder)
+    return declared if declared is not None else len(await embed_query(embedder, "dimensions"))
 
 
 def _compare(

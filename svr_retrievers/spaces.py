@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, fields
 from typing import Protocol, Self, runtime_checkable
 
-from svr_retrievers.errors import InputError, SpaceMismatch
+from svr_retrievers.errors import DimensionMismatch, InputError, SpaceMismatch
 from svr_retrievers.values import JsonValue
 
 DTYPES = ("float32", "int8", "binary")
@@ -100,6 +100,28 @@ async def asked_space(embedder: object) -> VectorSpace | None:
     if not isinstance(embedder, AsksForSpace):
         return space_of(embedder)
     return await embedder.aspace()
+
+
+async def asked_length(embedder: object) -> int | None:
+    """The length of the vectors that an embedder declares, by its space or by `dimensions`; None where it does not.
+
+    Only one that `aspace` makes known asks its provider for it, once.
+    """
+    space = await asked_space(embedder)
+    if space is not None:
+        return space.dimensions
+    found = None if isinstance(embedder, AsksForSpace) else getattr(embedder, "dimensions", None)
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
+
+
+def check_length(name: str, dimensions: int, embedder: object, length: int | None) -> None:
+    """Raises DimensionMismatch, naming both lengths, for an embedder that declares vectors of another length."""
+    if length is not None and length != dimensions:
+        raise DimensionMismatch(
+            f"The collection {name!r} has {dimensions} dimensions, but the vectors of the embedder"
+            f" {type(embedder).__name__} have {length}.",
+            hint="Leave dimensions= out for a new collection, or pass an embedder whose vectors have that length.",
+        )
 
 
 def check_same(name: str, wanted: VectorSpace | None, given: VectorSpace | None) -> None:

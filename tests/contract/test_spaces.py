@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svr_retrievers import Document, SVRClient
-from svr_retrievers.errors import InputError, SpaceMismatch
+from svr_retrievers.embedding import EmbeddingService
+from svr_retrievers.errors import DimensionMismatch, InputError, SpaceMismatch
 from svr_retrievers.spaces import VectorSpace, space_of
 
 SMALL = VectorSpace("openai", "text-embedding-3-small", 4)
@@ -36,6 +37,19 @@ class Embeds:
 
     def embed_query(self, text: str) -> list[float]:
         return [1.0, float(len(text)), 0.0, 0.0]
+
+
+class Costs(Embeds):
+    """An embedder that declares its vectors' length, and counts what it is asked."""
+
+    def __init__(self, space: object = None, dimensions: object = None) -> None:
+        super().__init__(space)
+        self.dimensions = dimensions
+        self.asked = 0
+
+    def embed_query(self, text: str) -> list[float]:
+        self.asked += 1
+        return super().embed_query(text)
 
 
 @pytest.fixture(params=["memory", "postgres", "mongodb"])
@@ -117,3 +131,39 @@ def test_what_is_no_space_is_refused_or_ignored() -> None:
             VectorSpace("p", "m", 3, **odd)  # type: ignore[arg-type]
     assert space_of(Embeds("text-embedding-3-small")) is None
     assert space_of(None) is None
+
+
+@pytest.mark.parametrize(
+    "declares",
+    [lambda one: one, lambda one: EmbeddingService(one, space=SMALL)],
+    ids=["itself", "by a service"],
+)
+@pytest.mark.parametrize("embedder", [Costs(SMALL), Costs(dimensions=4)], ids=["space", "dimensions"])
+def test_what_an_embedder_declares_is_not_paid_for(declares, embedder: Costs) -> None:
+    embedder.asked = 0
+    with SVRClient("memory://") as client:
+        for _ in range(2):
+            made = client.create_collection("c", embedder=declares(embedder), if_exists="open")
+        client.collection("c", embedder=declares(embedder))
+    assert made.dimensions == 4
+    assert embedder.asked == 0
+
+
+@pytest.mark.parametrize("dimensions", [None, True, 0, "4"])
+def test_one_that_declares_no_length_is_asked_once(dimensions: object) -> None:
+    embedder = Costs(dimensions=dimensions)
+    with SVRClient("memory://") as client:
+        assert client.create_collection("c", embedder=embedder).dimensions == 4
+    assert embedder.asked == 1
+
+
+@pytest.mark.parametrize("embedder", [Embeds(SMALL), Costs(dimensions=4)], ids=["space", "dimensions"])
+def test_an_embedder_of_another_length_is_refused_where_it_is_given(embedder: Embeds) -> None:
+    with SVRClient("memory://") as client:
+        for if_exists in ("error", "open"):
+            with pytest.raises(DimensionMismatch, match=r"has 3 dimensions.* have 4\."):
+                client.create_collection("c", embedder=embedder, dimensions=3, if_exists=if_exists)  # type: ignore[arg-type]
+        assert client.list_collections() == []
+        client.create_collection("plain", dimensions=3)
+        with pytest.raises(DimensionMismatch, match=r"'plain' has 3 dimensions.* have 4\."):
+            client.collection("plain", embedder=embedder)
