@@ -6,22 +6,18 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from svr_retrievers.errors import InputError
-from svr_retrievers.ingest.records import Columns, Item, Read, Reader, Unreadable, as_item, told
-from svr_retrievers.ingest.serializer import scalar
+from svr_retrievers.ingest.plain import body_of
+from svr_retrievers.ingest.records import Column, Columns, Item, Read, Reader, Unreadable, as_item, told
 from svr_retrievers.ingest.sources import existing, guarded
 from svr_retrievers.model import Document
 
 _WHOLE = Columns(metadata=None)
-_DEPTH = 100
-_TOO_DEEP = "(nested too deep)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +25,8 @@ class Refusal:
     """One document that was not stored.
 
     `code` is an error's code, or `exists` or `taken` (its id), `unreadable`, `chunker`, `vector`. `document` is None
-    for what could not be read as one; `raw` is then the beginning of what stood there.
+    for what could not be read as one; `raw` is then what stood there, as far as it is text: a record as JSON, a line
+    as it was. A report holds only so much of it, a dead-letter file all.
     """
 
     id: str
@@ -94,53 +91,29 @@ def _letter(refusal: Refusal) -> dict[str, object]:
     }
     if refusal.document is None:
         return {**letter, "id": refusal.id, "raw": refusal.raw}
-    return {**letter, "document": _body(refusal.document)}
+    return {**letter, "document": body_of(refusal.document)}
 
 
-def _body(document: Document) -> dict[str, object]:
-    body: dict[str, object] = {
-        "id": _plain(document.id),
-        "text": _plain(document.text),
-        "metadata": _plain(document.metadata),
-    }
-    if document.vector is not None:
-        body["vector"] = _plain(document.vector)
-    if document.namespace is not None:
-        body["namespace"] = _plain(document.namespace)
-    return body
-
-
-def _plain(value: object, depth: int = 0) -> object:
-    """What JSON can hold of a value that was refused, perhaps for being none of that."""
-    if depth > _DEPTH:
-        return _TOO_DEEP
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value if abs(value) < 10**4000 else scalar(value)
-    if value is None or isinstance(value, bool | float | str):
-        return value
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist(), depth + 1)
-    if isinstance(value, Mapping):
-        return {_name(key): _plain(inner, depth + 1) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(inner, depth + 1) for inner in value]
-    return _name(value)
-
-
-def _name(value: object) -> str:
-    try:
-        return str(value.isoformat() if hasattr(value, "isoformat") else value)
-    except Exception:  # noqa: BLE001 - an object of the user's, which was refused already
-        return type(value).__name__
-
-
-def replay(path: str | Path) -> Reader:
+def replay(
+    path: str | Path,
+    *,
+    id: Column = "id",
+    text: Column = "text",
+    vector: str | None = "vector",
+    namespace: str | None = "namespace",
+    metadata: Sequence[str] | None = None,
+) -> Reader:
     """The documents of a dead-letter file as a source, each once, as the file was when reading began.
 
-    What could not be read as a document when it was refused is refused again, unless its `raw` was mended into a
-    JSON object with an id. The file is left as it is. Raises InputError when there is no such file.
+    What could not be read as a document when it was refused is read again from its `raw`, where that is a JSON
+    object, as it is for records: `id`, `text` and so on name its fields as in `read_jsonl`. Anything else is refused
+    again until it is mended into one. A document that a function given to `map()` failed on comes as it was before.
+
+    A letter holds its document as it was when it was refused: replayed later, it replaces what has been stored of
+    that document since. Delete the file once it is replayed, or give the pipeline mode="insert".
+    The file is left as it is. Raises InputError when there is no such file.
     """
-    file = existing(path)
+    file, columns = existing(path), Columns(id, text, vector, namespace, metadata)
 
     def read() -> Iterator[Item]:
         end, seen = file.stat().st_size, set[bytes]()
@@ -148,7 +121,7 @@ def replay(path: str | Path) -> Reader:
             for number, line in enumerate(stream, start=1):
                 if stream.tell() > end or not line.endswith(b"\n"):
                     return
-                item = _replayed(line, f"{file.name}:{number}")
+                item = _replayed(line, f"{file.name}:{number}", columns)
                 key = _content(line)
                 if key not in seen:
                     seen.add(key)
@@ -158,27 +131,30 @@ def replay(path: str | Path) -> Reader:
 
 
 def _content(line: bytes) -> bytes:
-    """The same for two letters about the same document, whenever it was refused."""
+    """The same for two letters about the same document, whenever it was refused; what is none is told by its place."""
     try:
         letter = json.loads(line)
-        line = json.dumps([letter.get(name) for name in ("document", "id", "raw")], sort_keys=True).encode()
+        names = ("document",) if letter.get("document") is not None else ("id", "raw", "place")
+        line = json.dumps([letter.get(name) for name in names], sort_keys=True).encode()
     except (ValueError, AttributeError):
         pass  # told of by its own item
     return hashlib.blake2b(line, digest_size=16).digest()
 
 
-def _replayed(line: bytes, place: str) -> Item:
+def _replayed(line: bytes, place: str, columns: Columns) -> Item:
     try:
         letter = json.loads(line)
         document, raw = letter.get("document"), letter.get("raw")
         before = str(letter.get("place") or place)
     except (ValueError, AttributeError) as error:
         return Unreadable(
-            place, f"The line is no dead letter: {told(error)}.", raw=line[:2000].decode("utf-8", "replace")
+            place,
+            f"The line is no dead letter: {told(error)}.",
+            raw=line.decode("utf-8", "replace").rstrip("\r\n"),
         )
     if isinstance(document, Mapping):
         return _as_it_was(document, before)
-    return _mended(raw, before, str(letter.get("message") or ""), str(letter.get("id") or ""))
+    return _mended(raw, before, columns, str(letter.get("message") or ""), str(letter.get("id") or ""))
 
 
 def _as_it_was(body: Mapping[str, object], place: str) -> Item:
@@ -192,11 +168,11 @@ def _as_it_was(body: Mapping[str, object], place: str) -> Item:
     return Read(document, place)
 
 
-def _mended(raw: object, place: str, message: str, doc_id: str) -> Item:
+def _mended(raw: object, place: str, columns: Columns, message: str, doc_id: str) -> Item:
     try:
         record = json.loads(raw) if isinstance(raw, str) else None
     except (ValueError, RecursionError):
         record = None
     if isinstance(record, Mapping):
-        return as_item(record, place, _WHOLE)
+        return as_item(record, place, columns)
     return Unreadable(place, message or "It could not be read.", doc_id, raw if isinstance(raw, str) else "")

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from svr_retrievers.errors import InputError
+from svr_retrievers.ingest.plain import as_json, body_of
 from svr_retrievers.model import Document, VectorLike
 
 
@@ -22,7 +23,10 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Something of a source that is no document: where, and why. `raw` is its beginning, as far as it is text."""
+    """Something of a source that is no document: where, and why.
+
+    `raw` is all that stood there, as far as it is text: a record as JSON, cells as a list of them.
+    """
 
     place: str
     message: str
@@ -151,10 +155,14 @@ def _changed(item: Read, change: Callable[[Document], Document]) -> Item:
     try:
         made: object = change(item.document)
     except Exception as error:  # noqa: BLE001 - a function of the user's; the next document may be fine
-        return Unreadable(item.place, f"The function given to map() failed: {told(error)}", item.document.id)
+        return _unchanged(item, f"The function given to map() failed: {told(error)}")
     if not isinstance(made, Document):
-        return Unreadable(item.place, f"The function given to map() made {_kind(made)}.", item.document.id)
+        return _unchanged(item, f"The function given to map() made {_kind(made)}.")
     return Read(made, item.place)
+
+
+def _unchanged(item: Read, message: str) -> Unreadable:
+    return Unreadable(item.place, message, item.document.id, as_json(body_of(item.document)))
 
 
 def told(error: Exception) -> str:
@@ -172,6 +180,5 @@ def as_item(value: object, place: str, columns: Columns) -> Item:
         return Read(columns.document(value), place)  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - also what a function of the user's raises
         found = value.get(columns.id) if isinstance(value, Mapping) and isinstance(columns.id, str) else None
-        return Unreadable(
-            place, told(error), str(found or "")[:200], code=getattr(error, "code", "unreadable")
-        )
+        code = getattr(error, "code", "unreadable")
+        return Unreadable(place, told(error), str(found or "")[:200], as_json(value), code)

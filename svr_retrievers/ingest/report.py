@@ -14,6 +14,9 @@ KEPT = 1_000
 KEPT_CHARACTERS = 4 * 2**20
 """Texts of refused documents that a report holds; refusals beyond are held without their documents."""
 
+KEPT_RAW = 2_000
+"""Characters that a report holds of what could not be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
@@ -94,6 +97,8 @@ class Tally:
             if len(self.refusals) >= KEPT:
                 return
             self._room -= len(str(refusal.document.text)) if refusal.document is not None else 0
+            if len(refusal.raw) > KEPT_RAW:
+                refusal = replace(refusal, raw=refusal.raw[:KEPT_RAW])
             self.refusals.append(refusal if self._room > 0 else replace(refusal, document=None))
 
     @property

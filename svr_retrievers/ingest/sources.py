@@ -18,7 +18,6 @@ from svr_retrievers.ingest.records import Column, Columns, Item, Reader, Unreada
 
 MAX_RECORD_BYTES = 64 * 2**20
 """A longer line or record is refused without being read into memory as a whole."""
-_RAW_SHOWN = 2_000
 _CSV_LOCK = threading.Lock()
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
@@ -67,7 +66,7 @@ def _of_line(line: bytes | None, place: str, columns: Columns, most: int) -> Ite
         return Unreadable(
             place, f"The line is longer than {most:,} bytes. Raise max_record_bytes if that is right."
         )
-    raw = line.decode("utf-8", "backslashreplace").rstrip("\r\n")[:_RAW_SHOWN]
+    raw = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
     try:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -104,7 +103,7 @@ def read_json(
             except UnicodeDecodeError:
                 yield Unreadable(file.name, "From some byte on it is not UTF-8; the rest was not read.")
             except BadRest as bad:
-                yield Unreadable(f"{file.name}: record {bad.number}", bad.reason, raw=bad.raw[:_RAW_SHOWN])
+                yield Unreadable(f"{file.name}: record {bad.number}", bad.reason, raw=bad.raw)
 
     return Reader(f"read_json({str(path)!r})", guarded(read, file), stamp(file))
 
@@ -177,7 +176,7 @@ def _of_cells(
 ) -> Item:
     if isinstance(cells, str):
         return Unreadable(place, cells)
-    raw = ",".join(cells)[:_RAW_SHOWN]
+    raw = json.dumps(_shown(cells))
     if len(cells) != len(header):
         return Unreadable(place, f"The row has {len(cells)} cells, the header {len(header)}.", raw=raw)
     record: dict[str, object] = {}
@@ -187,10 +186,12 @@ def _of_cells(
         try:
             record[name] = types[name](cell) if name in types else _decoded(cell)
         except Exception as error:  # noqa: BLE001 - the functions are the user's
-            return Unreadable(
-                place, f"Column {name!r}: {told(error)}", raw=raw.encode("utf-8", "replace").decode()
-            )
+            return Unreadable(place, f"Column {name!r}: {told(error)}", raw=raw)
     return as_item(record, place, columns)
+
+
+def _shown(cells: list[str]) -> list[str]:
+    return [cell.encode("utf-8", "backslashreplace").decode() for cell in cells]
 
 
 def _decoded(cell: str) -> str:

@@ -11,7 +11,17 @@ import pytest
 
 from svr_retrievers import Document, SVRClient
 from svr_retrievers.errors import InputError
-from svr_retrievers.ingest import IngestPipeline, Read, Refusal, Unreadable, replay, report
+from svr_retrievers.ingest import (
+    IngestPipeline,
+    Read,
+    Reader,
+    Refusal,
+    Unreadable,
+    read_csv,
+    read_jsonl,
+    replay,
+    report,
+)
 from svr_retrievers.ingest.letters import DeadLetters
 from svr_retrievers.ingest.report import Tally
 
@@ -164,3 +174,61 @@ def test_no_refused_document_stops_a_run_because_json_cannot_hold_it(file, docum
         given = [document, Document("fine", "text", vector=[1.0, 0.0])]
         told = IngestPipeline(collection, dead_letters=file, progress=False).run(given)
     assert (told.refused, told.written, len(list(replay(file)))) == (1, 1, 1)
+
+
+def test_letters_hold_all_of_a_record_and_are_kept_apart(file, tmp_path) -> None:
+    """Also where no id could be found in it; such letters are read again under other names of fields."""
+    source = tmp_path / "rows.jsonl"
+    records = [{"sku": n, "body": "long " * 1000, "price": 1.5} for n in (1, 2)]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records) + "{torn" + "x" * 5000)
+    with SVRClient("memory://") as client:
+        collection = client.create_collection("c", dimensions=2)
+        pipeline = IngestPipeline(collection, dead_letters=file, progress=False)
+        told = pipeline.run(read_jsonl(source))
+        assert max(len(refusal.raw) for refusal in told.refusals) == 2000
+        letters = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [json.loads(letter["raw"]) for letter in letters[:2]] == records
+        assert letters[2]["raw"] == "{torn" + "x" * 5000
+        first, second, torn = replay(file, id="sku", text="body", metadata=["price"])
+        assert [(d.document.id, d.document.metadata) for d in (first, second)] == [
+            ("1", {"price": 1.5}),
+            ("2", {"price": 1.5}),
+        ]
+        assert torn == Unreadable("rows.jsonl:3", torn.message, "", letters[2]["raw"])
+        assert pipeline.run(replay(file)).refused == 3
+        assert len(list(replay(file))) == 3
+
+
+def test_letters_about_different_places_are_different(file) -> None:
+    letters = DeadLetters(file)
+    for place in ("a.pdf", "b.pdf", "a.pdf"):
+        letters.write(Refusal("", place, "unreadable", "damaged"))
+    letters.write(Refusal("", "f:1", "unreadable", "why", raw='{"text": "x"}'))
+    letters.write(Refusal("", "f:2", "unreadable", "why", raw='{"text": "x"}'))
+    assert [item.place for item in replay(file)] == ["a.pdf", "b.pdf", "f:1", "f:2"]
+
+
+def test_what_map_failed_on_comes_back_as_it_was_before(file) -> None:
+    def fail(document: Document) -> Document:
+        raise KeyError(document.id)
+
+    source = Reader("given", lambda: iter([Read(Document("a", "x", {"n": 1}), "p")])).map(fail)
+    [refused] = source
+    DeadLetters(file).write(
+        Refusal(refused.id, refused.place, refused.code, refused.message, raw=refused.raw)
+    )
+    [item] = replay(file)
+    assert item.document == Document("a", "x", {"n": 1})
+
+
+def test_a_row_of_csv_is_refused_until_it_is_mended(file, tmp_path) -> None:
+    """Its cells as text are not what the column shall hold."""
+    (tmp_path / "rows.csv").write_text('id,text,year\n1,"a, b",soon\n2,c\n')
+    with SVRClient("memory://") as client:
+        pipeline = IngestPipeline(
+            client.create_collection("c", dimensions=2), dead_letters=file, progress=False
+        )
+        pipeline.run(read_csv(tmp_path / "rows.csv", types={"year": int}))
+        raws = [json.loads(json.loads(line)["raw"]) for line in file.read_text().splitlines()]
+        assert raws == [["1", "a, b", "soon"], ["2", "c"]]
+        assert pipeline.run(replay(file)).refused == 2
