@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
@@ -89,10 +91,25 @@ class Words:
 
 def _engine() -> BM25:
     try:
-        from bm25s import BM25
+        made = _bm25()
     except ImportError as error:
         raise MissingExtra(
             f"Searching memory by words needs BM25, which is not installed ({error.name}).",
             hint='Install it: pip install "svr-retrievers[keywords]"',
         ) from None
-    return BM25(k1=_K1, b=_B, method="lucene")  # type: ignore[no-untyped-call]
+    return made(k1=_K1, b=_B, method="lucene")  # type: ignore[no-untyped-call]
+
+
+def _bm25() -> type[BM25]:
+    """Its import sets its logger to DEBUG, past the level of the program that imports us: that is undone."""
+    if "bm25s" in sys.modules:
+        from bm25s import BM25
+
+        return BM25
+    log = logging.getLogger("bm25s")
+    before = log.level
+    try:
+        from bm25s import BM25
+    finally:
+        log.setLevel(before)
+    return BM25

@@ -164,6 +164,11 @@ class CollectionHybrid(CollectionReads):
             with_vectors=with_vectors,
         )
         Request(text=text).check()
+        if vector is None and self.embedder is None and self._ref.config.embedding is None:
+            raise InputError(
+                "hybrid() needs the text's vector, and the collection was opened without an embedder.",
+                hint="Open it with embedder=..., pass vector=..., or ask keywords(text=...) for words alone.",
+            )
         return request.check()
 
 

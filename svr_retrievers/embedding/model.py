@@ -137,11 +137,16 @@ def check_dimensions(model: str, facts: Facts | None, dimensions: int | None) ->
         raise InputError(f"dimensions must be a whole number from 1 on, not {dimensions!r}.")
     if facts is None or dimensions == facts.dimensions or dimensions in facts.choices:
         return
-    offered = ", ".join(map(str, sorted({facts.dimensions, *facts.choices})))
     raise InputError(
         f"{model} has no output of {dimensions} dimensions.",
-        hint=f"It offers {offered}.",
+        hint=f"It offers {_listed(sorted({facts.dimensions, *facts.choices}))}.",
     )
+
+
+def _listed(lengths: Sequence[int]) -> str:
+    """Ordered lengths as a reader wants them: neighbours as "1 to 1536", others one by one."""
+    whole = lengths[-1] - lengths[0] == len(lengths) - 1
+    return f"{lengths[0]} to {lengths[-1]}" if whole and len(lengths) > 2 else ", ".join(map(str, lengths))
 
 
 def check_batch(label: str, batch_size: int | None, most: int) -> int | None:

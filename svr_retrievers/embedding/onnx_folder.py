@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ MOST_TOKENS: Final = 2_048
 USUAL_TOKENS: Final = 512
 LEAST_TOKENS: Final = 4
 EXPORT: Final = (
-    "pip install optimum-onnx[onnxruntime] && optimum-cli export onnx --model MODEL --task {task} {folder}"
+    "pip install 'optimum-onnx[onnxruntime]' && optimum-cli export onnx --model MODEL --task {task} {folder}"
 )
 
 
@@ -113,7 +113,7 @@ def open_folder(folder: str | Path, file: str, *, task: str) -> OnnxFolder:
         ConfigError: the folder or one of the files is missing; the hint holds the command that makes them.
     """
     path = Path(folder).expanduser()
-    made_by = EXPORT.format(task=task, folder=re.sub(r"\s", "_", path.name) or "FOLDER")
+    made_by = EXPORT.format(task=task, folder=shlex.quote(str(path)))
     if not path.is_dir():
         raise ConfigError(f"The folder {str(path)!r} does not exist.", hint=f"Make it with: {made_by}")
     path = path.resolve()

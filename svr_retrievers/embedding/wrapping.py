@@ -110,7 +110,20 @@ class ForeignModel:
                 provider=self.label,
             ) from error
         self.meter.tokens(None, guess)
-        return Made(checked(_array(made), len(texts), self._space.dimensions if self._space else None))
+        vectors = checked(_array(made), len(texts), None)
+        self._check_length(vectors.shape[1])
+        return Made(vectors)
+
+    def _check_length(self, length: int) -> None:
+        """Raises EmbeddingFailed where the vectors have another length than the space that they were said to be of."""
+        if self._space is not None and self._space.dimensions != length:
+            raise EmbeddingFailed(
+                f"The embedder {self.label} makes vectors of {length} dimensions,"
+                f" but its space says {self._space.dimensions}.",
+                hint=f"Say how long they are: VectorSpace({self._space.provider!r}, {self._space.model!r}, {length}).",
+                reason="answer",
+                provider=self.label,
+            )
 
     async def _call(self, kind: Kind, argument: object) -> object:
         """On the common loop a blocking caller waits, who wants the blocking method; other loops want the other."""

@@ -21,10 +21,12 @@ def check_model(argument: str, value: object) -> None:
 
 
 def check_address(value: object) -> None:
-    """Raises InputError for a base_url that is no text."""
-    if value is not None and not isinstance(value, str):
+    """Raises InputError for a base_url that is no address over HTTP."""
+    if value is None:
+        return
+    if not isinstance(value, str) or not value.lower().startswith(("http://", "https://")):
         raise InputError(
-            f"base_url must be the address of an API as text, or None, not {value!r:.60}.",
+            f"base_url must be the address of an API, beginning with http:// or https://, or None, not {value!r:.60}.",
             hint='e.g. "https://gateway.example.com/v1"',
         )
 

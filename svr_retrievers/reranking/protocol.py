@@ -37,6 +37,12 @@ AnyReranker = Reranker | AsyncReranker
 
 def check_reranker(reranker: object) -> AnyReranker:
     """Itself, when it can be asked. Raises InputError."""
+    if inspect.isroutine(reranker):
+        called = getattr(reranker, "__name__", "it")
+        raise InputError(
+            f"reranker is the function {called} itself, not a reranker.",
+            hint=f"Call it, if it makes one: {called}(). A function that scores goes into an object, as its rerank.",
+        )
     if isinstance(reranker, type) or not isinstance(reranker, Reranker | AsyncReranker):
         kind = f"the class {reranker.__name__}" if isinstance(reranker, type) else type(reranker).__name__
         raise InputError(

@@ -150,14 +150,15 @@ def _unknown(name: str, known: PartitionMap) -> PartitionNotFound:
     paths = [p.path for p in known]
     close = difflib.get_close_matches(name, paths[:5000], n=3, cutoff=0.4)
     listed = ", ".join(repr(p) for p in (close or sorted(paths)[:5]))
-    return PartitionNotFound(
-        f"There is no partition {name!r}.",
-        hint=f"{'Did you mean' if close else 'There are'} {listed}?"
-        if close
-        else f"There are {len(paths)} partitions, among them {listed}."
-        if paths
-        else "The collection has no partitions yet; add documents first.",
-    )
+    if close:
+        hint = f"Did you mean {listed}?"
+    elif not paths:
+        hint = "The collection has no partitions yet; add documents first."
+    elif len(paths) == 1:
+        hint = f"There is one partition: {listed}."
+    else:
+        hint = f"There are {len(paths)} partitions, {'among them ' if len(paths) > 5 else ''}{listed}."
+    return PartitionNotFound(f"There is no partition {name!r}.", hint=hint)
 
 
 def _stand_in(known: PartitionMap) -> Route:

@@ -163,7 +163,12 @@ def test_truncation_is_asked_for_only_where_it_was_wanted(stage: Stage) -> None:
     ("kind", "model", "options", "words"),
     [
         (OpenAIEmbedder, "text-embedding-ada-002", {"dimensions": 512}, "no output of 512"),
-        (OpenAIEmbedder, "text-embedding-3-small", {"dimensions": 1537}, "no output of 1537"),
+        (
+            OpenAIEmbedder,
+            "text-embedding-3-small",
+            {"dimensions": 1537},
+            "no output of 1537 dimensions. It offers 1 to 1536.",
+        ),
         (VoyageEmbedder, "voyage-4", {"dimensions": 300}, "256, 512, 1024, 2048"),
         (CohereEmbedder, "embed-english-v3.0", {"dimensions": 256}, "offers 1024"),
         (OpenAIEmbedder, "m", {"dimensions": 0}, "whole number"),
@@ -179,6 +184,9 @@ def test_truncation_is_asked_for_only_where_it_was_wanted(stage: Stage) -> None:
         (CohereEmbedder, ["m"], {}, "model must be the name"),
         (VoyageEmbedder, "m", {"query_model": ""}, "query_model must be the name"),
         (OpenAIEmbedder, "m", {"base_url": 5}, "base_url"),
+        (OpenAIEmbedder, "m", {"base_url": "localhost:8080/v1"}, "beginning with http:// or https://"),
+        (VoyageEmbedder, "m", {"base_url": ""}, "base_url"),
+        (CohereEmbedder, "m", {"base_url": "ftp://example.com"}, "base_url"),
         (OpenAIEmbedder, "m", {"batch_size": "5"}, "batch_size"),
         (OpenAIEmbedder, "m", {"api_key": 5}, "api_key"),
         (CohereEmbedder, "m", {"limits": 5}, "limits"),

@@ -585,3 +585,19 @@ def test_a_foreign_embedder_that_would_end_the_program_is_an_error_for_its_calle
         service.embed_documents(["a"])
     assert str(raised.value.__cause__) == type(error).__name__
     assert service.embed_query("b").tolist() == [1.0, 2.0]
+
+
+def test_a_space_of_another_length_is_told_with_the_length_that_is() -> None:
+    class Longer:
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return [[1.0] * 64 for _ in texts]
+
+        def embed_query(self, text: str) -> list[float]:
+            return self.embed_documents([text])[0]
+
+    service = EmbeddingService(Longer(), space=VectorSpace("example", "longer", 32))
+    for ask in (lambda: service.embed_query("a"), lambda: service.embed_documents(["a"])):
+        with pytest.raises(EmbeddingFailed, match=r"vectors of 64 .* says 32") as caught:
+            ask()
+        assert "VectorSpace('example', 'longer', 64)" in caught.value.hint
+        assert caught.value.reason == "answer"

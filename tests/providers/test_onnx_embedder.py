@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -229,6 +230,12 @@ def test_a_folder_that_lacks_a_file_is_told_how_to_make_it(tmp_path):
         OnnxEmbedder(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"neither model\.onnx nor onnx/model\.onnx.*optimum-cli"):
         OnnxEmbedder(tmp_path)
+    (tmp_path / "my models").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        OnnxEmbedder(tmp_path / "my models")
+    command = shlex.split(caught.value.hint.removeprefix("Make it with: "))
+    assert command[:3] == ["pip", "install", "optimum-onnx[onnxruntime]"]
+    assert command[-1] == str(tmp_path / "my models")
     folder = write_encoder(tmp_path / "m", tokenizer=False)
     with pytest.raises(ConfigError, match=r"no tokenizer\.json.*optimum-cli"):
         OnnxEmbedder(folder)

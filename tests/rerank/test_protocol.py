@@ -230,6 +230,16 @@ def test_something_else_is_no_reranker(what: object) -> None:
         check_reranker(what)
 
 
+def test_a_function_that_makes_a_reranker_wants_to_be_called() -> None:
+    def makes_one() -> Lengths:
+        return Lengths()
+
+    for given in (makes_one, Lengths().rerank):
+        with pytest.raises(errors.InputError, match=r"is the function .* Call it") as caught:
+            check_reranker(given)
+    assert "rerank()" in caught.value.hint
+
+
 def test_a_coroutine_function_must_be_named_so() -> None:
     class Misnamed:
         async def rerank(self, query: str, texts: Sequence[str]) -> list[float]:

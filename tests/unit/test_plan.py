@@ -213,6 +213,9 @@ def test_unknown_paths_are_named_with_what_is_near():
         planned(world(), partitions=["cat=1", "cat=77"])
     with pytest.raises(PartitionNotFound, match="There are 8 partitions, among them 'cat=0'"):
         planned(world(), partitions=["zzzzzzzzzzzzzz"])
+    one = PartitionMap(1, tuple(world())[:1])
+    with pytest.raises(PartitionNotFound, match=r"There is one partition: 'cat=0'\.$"):
+        planned(one, partitions=["zzzzzzzzzzzzzz"])
 
 
 def test_scores_are_only_computed_where_they_can_matter():

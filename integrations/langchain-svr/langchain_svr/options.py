@@ -97,4 +97,5 @@ def refuse_misspelt(method: str, given: Mapping[str, Any]) -> None:
 def _unknown(method: str, name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     why = _BELONGS_TO.get(name) or (f"did you mean {near[0]!r}?" if near else "")
-    return f"{method}() takes no {name!r}{': ' + why if why else ''}. It takes {', '.join(sorted(known))}."
+    first = f"{method}() takes no {name!r}{': ' + why if why else ''}"
+    return f"{first}{'' if first.endswith('?') else '.'} It takes {', '.join(sorted(known))}."

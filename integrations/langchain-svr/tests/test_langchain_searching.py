@@ -113,11 +113,11 @@ def test_an_unknown_operator_is_an_error_and_not_an_empty_answer(animals: Any) -
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("filtr", "did you mean 'filter'"),
+        ("filtr", r"did you mean 'filter'\? It takes "),
         ("nprob", "did you mean 'nprobe'"),
         ("score_threshold", "similarity_search_with_relevance_scores"),
         ("fetch_k", "max_marginal_relevance_search"),
-        ("pre_filter", "`filter`"),
+        ("pre_filter", r"`filter`\. It takes "),
         ("zzz", "It takes .*filter.*recall_target"),
     ],
 )
