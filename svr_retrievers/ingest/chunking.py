@@ -150,7 +150,8 @@ class RecursiveChunker(_Splitting):
 class MarkdownChunker(_Splitting):
     """Cuts Markdown at its headings, blocks and sentences; arguments as of `RecursiveChunker`.
 
-    Each chunk's metadata holds `heading_path`: the headings, outermost first, under which its text begins.
+    Each chunk's metadata holds `heading_path`: the headings, outermost first, above all of its text. Of a chunk that
+    holds several sections it is what their paths share, and it is empty before the first heading.
     """
 
     def __init__(self, size: int = 1000, overlap: int = 0, *, tokenizer: Tokens = None) -> None:

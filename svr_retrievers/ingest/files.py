@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from typing import TypeAlias
 from svr_retrievers.errors import InputError, MissingExtra
 from svr_retrievers.ingest.sources import encoding_of
 
+_QUIET_LOCK = threading.Lock()
+_QUIETED: dict[str, tuple[int, int]] = {}
+"""How many files are being read without what a logger says, and the level it had before."""
 _INSTALL = 'Run: pip install "svr-retrievers[ingest]"'
 
 
@@ -87,14 +91,24 @@ def load_pdf(file: Path, encoding: str | None) -> Loaded:  # noqa: ARG001 - a PD
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Without what a parser logs about faulty files: the document's own error says it."""
+    """Without what a parser logs about faulty files: the document's own error says it.
+
+    The level holds for the loggers below as well. It is set back when the last file that is read at the time is done.
+    """
     log = logging.getLogger(name)
-    before = log.disabled
-    log.disabled = True
+    with _QUIET_LOCK:
+        files, before = _QUIETED.get(name, (0, log.level))
+        _QUIETED[name] = files + 1, before
+        log.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        log.disabled = before
+        with _QUIET_LOCK:
+            files, before = _QUIETED.pop(name)
+            if files > 1:
+                _QUIETED[name] = files - 1, before
+            else:
+                log.setLevel(before)
 
 
 Loader: TypeAlias = Callable[[Path, str | None], Loaded]

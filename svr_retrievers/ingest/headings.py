@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from svr_retrievers.errors import MissingExtra
 from svr_retrievers.model import JsonValue
@@ -24,21 +24,40 @@ class Headings:
         self._ends = [end for _, end, _, _ in found]
         self._paths = list(_paths((level, title) for _, _, level, title in found))
 
-    def path(self, start: int, end: int | None = None) -> tuple[str, ...]:
-        """The headings above what begins at `start`, outermost first.
+    def path(self, at: int) -> tuple[str, ...]:
+        """The headings above a position, outermost first; one that begins there counts."""
+        return self._of(bisect_right(self._starts, at) - 1)
 
-        Headings that it begins with count, up to the first other text before `end`.
+    def shared(self, start: int, end: int) -> tuple[str, ...]:
+        """The headings above all that lies between two positions: of several sections what their paths share.
+
+        A section of which there is only the heading, with sections below it behind, counts as those.
         """
-        at = bisect_right(self._starts, start)
-        while 0 < at < len(self._starts) and self._starts[at] < (start if end is None else end):
-            if self._text[max(start, self._ends[at - 1]) : self._starts[at]].strip():
-                break
-            at += 1
-        return self._paths[at - 1] if at else ()
+        first, last = bisect_right(self._starts, start) - 1, bisect_left(self._starts, end) - 1
+        path = self._of(max(first, last))
+        for number in range(first, last):
+            if self._stands_alone(number, start):
+                path = _common(path, self._of(number))
+        return path
 
     def metadata(self, start: int, end: int) -> Mapping[str, JsonValue]:
-        path = self.path(start, end)
-        return {"heading_path": list(path)} if path else {}
+        return {"heading_path": list(self.shared(start, end))}
+
+    def _of(self, number: int) -> tuple[str, ...]:
+        return self._paths[number] if number >= 0 else ()
+
+    def _stands_alone(self, number: int, start: int) -> bool:
+        """Whether the section has text of its own from `start` on, or the next one is not below it."""
+        begins = self._ends[number] if number >= 0 else 0
+        own, following = self._of(number), self._of(number + 1)
+        return bool(self._text[max(start, begins) : self._starts[number + 1]].strip()) or (
+            _common(own, following) != own or len(own) == len(following)
+        )
+
+
+def _common(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return tuple(name for name, _ in same)
 
 
 def _paths(headings: Iterator[tuple[int, str]]) -> Iterator[tuple[str, ...]]:

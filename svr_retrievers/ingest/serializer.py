@@ -15,56 +15,83 @@ import numpy as np
 from svr_retrievers.errors import InputError
 
 _DEPTH = 100
+_NAMES = "Name fields that the records have, with dots for what lies deeper."
+MISSING = object()
 
 
 class Serializer:
     """Turns a record into text: one line a value, `path: value`, in an order that does not depend on the record's.
 
     `fields` chooses what is told and in which order (`"author.name"` for what lies deeper); without it everything is,
-    ordered by name. `template` is text with fields in braces instead: `"{title} by {author.name}"`. A field that is
-    missing or null is left out, in a template it is empty.
+    ordered by name. `template` is text with fields in braces instead: `"{title} by {author.name}"`.
+
+    A field that is missing is left out, but a record with none of `fields` is refused, for a misspelt name would
+    empty the text of every document. In a template no field may be missing, unless `default` says what stands for it.
+    What is null is there: it is left out, and in a template it is the default, or empty without one.
 
     Integers of any size, `Decimal` and floats keep every digit, dates and times are ISO 8601, bytes base64.
     A serializer can be called: `read_jsonl(path, text=Serializer(fields=["title", "body"]))`.
     """
 
-    def __init__(self, fields: Sequence[str] | None = None, *, template: str | None = None) -> None:
+    def __init__(
+        self, fields: Sequence[str] | None = None, *, template: str | None = None, default: str | None = None
+    ) -> None:
         if fields is not None and template is not None:
             raise InputError(
                 "Give either fields or a template.", hint="A template names its fields in braces."
             )
         if isinstance(fields, str):
             raise InputError("fields must be a list of names.", hint=f"e.g. fields=[{fields!r}]")
+        if default is not None and (template is None or not isinstance(default, str)):
+            raise InputError("default is a text that stands for missing fields of a template.")
+        self.default = default
         self.fields = None if fields is None else tuple(fields)
         self.template = template
         self._parts = None if template is None else _parts(template)
 
     def __repr__(self) -> str:
         if self.template is not None:
-            return f"Serializer(template={self.template!r})"
+            default = "" if self.default is None else f", default={self.default!r}"
+            return f"Serializer(template={self.template!r}{default})"
         return f"Serializer({list(self.fields)!r})" if self.fields is not None else "Serializer()"
 
     def __call__(self, record: Mapping[str, object]) -> str:
-        """The record's text. Raises InputError for values that have no text, such as functions."""
+        """The record's text. Raises InputError for missing fields and values that have no text, such as functions."""
         if self._parts is not None:
             return "".join(
-                literal + ("" if field is None else _inline(found(record, field), field))
+                literal + ("" if field is None else self._filled(record, field))
                 for literal, field in self._parts
             )
         if self.fields is None:
             return "\n".join(_lines(record, ""))
-        return "\n".join(line for field in self.fields for line in _lines(found(record, field), field))
+        values = [(field, found(record, field)) for field in self.fields]
+        if values and all(value is MISSING for _, value in values):
+            raise InputError(
+                f"It has none of the fields {', '.join(map(repr, self.fields)):.200}.", hint=_NAMES
+            )
+        return "\n".join(
+            line for field, value in values if value is not MISSING for line in _lines(value, field)
+        )
+
+    def _filled(self, record: Mapping[str, object], field: str) -> str:
+        value = found(record, field)
+        if value is MISSING and self.default is None:
+            raise InputError(
+                f"It has no field {field!r}, which the template names.",
+                hint='Mend the template, or say with default="" what stands for fields that are missing.',
+            )
+        return self.default or "" if value is MISSING or value is None else _inline(value, field)
 
 
 def found(record: Mapping[str, object], path: str) -> object:
-    """What lies at a path: the key of that very name, else what its steps lead to; None if nothing."""
+    """What lies at a path: the key of that very name, else what its steps lead to; MISSING if nothing."""
     if path in record:
         return record[path]
     here: object = record
     for step in path.split("."):
-        if not isinstance(here, Mapping):
-            return None
-        here = here.get(step)
+        if not isinstance(here, Mapping) or step not in here:
+            return MISSING
+        here = here[step]
     return here
 
 

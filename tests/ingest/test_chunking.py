@@ -178,7 +178,7 @@ class TestHeadings:
 
     def path(self, word: str) -> list[str]:
         found = [c for c in MarkdownChunker(40).cut(self.TEXT) if word in c.text]
-        return list(found[0].metadata.get("heading_path", []))
+        return list(found[0].metadata["heading_path"])
 
     def test_chunks_know_the_headings_above_them(self) -> None:
         assert self.path("before") == []
@@ -203,7 +203,25 @@ class TestHeadings:
         [alone] = MarkdownChunker(60).cut("# A\n\n## B")
         assert alone.metadata["heading_path"] == ["A", "B"]
         [after] = MarkdownChunker(60).cut("text\n\n# A\n")
-        assert after.metadata == {}
+        assert after.metadata == {"heading_path": []}
+
+    @pytest.mark.parametrize(
+        ("text", "path"),
+        [
+            ("# A\n\nof a\n\n## B\n\nof b", ["A"]),
+            ("# A\n\n## B\n\nof b\n\n## C\n\nof c", ["A"]),
+            ("# A\n\n## B\n\nof b\n\n## C", ["A"]),
+            ("# A\n\n## B\n\n### D\n\nof d", ["A", "B", "D"]),
+            ("# A\n\n# A\n\nof the second", ["A"]),
+            ("# A\n\nof a\n\n# C\n\nof c", []),
+            ("# A\n\n# C\n\nof c", []),
+            ("before\n\n# A\n\nof a", []),
+            ("no heading", []),
+        ],
+    )
+    def test_a_chunk_of_several_sections_has_the_path_that_they_share(self, text, path) -> None:
+        [whole] = MarkdownChunker(1000).cut(text)
+        assert whole.metadata == {"heading_path": path}
 
     @given(TEXTS)
     @settings(max_examples=100, deadline=None)

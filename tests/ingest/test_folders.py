@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import os
 
 import pytest
 
 from svr_retrievers.errors import InputError
 from svr_retrievers.ingest import Read, Unreadable, read_folder
+from svr_retrievers.ingest.files import _quiet
 
 pytestmark = pytest.mark.ingest
 
@@ -100,6 +102,21 @@ def test_bad_files_fail_alone(folder) -> None:
     assert "at most 10 are read" in bad(read_folder(root, max_file_bytes=10))["big.txt"].message
     assert good(read_folder(root, encoding="latin-1", patterns=["d.*"]))["d.txt"].document.text == "café"
     assert "no encoding" in bad(read_folder(root, encoding="klingon", patterns=["d.*"]))["d.txt"].message
+
+
+def test_parsers_say_nothing_of_faulty_files_and_their_loggers_stay_as_they_are(folder, caplog) -> None:
+    root = folder(a_pdf=pdf("x").replace(b"startxref\n", b"startxref\n9"), b_pdf=b"%PDF-1.4 no more")
+    logging.getLogger("pypdf").setLevel(logging.INFO)
+    try:
+        with caplog.at_level(logging.DEBUG):
+            with _quiet("pypdf"):
+                read = list(read_folder(root))
+            assert (len(read), caplog.records) == (2, [])
+            assert logging.getLogger("pypdf").level == logging.INFO
+            logging.getLogger("pypdf._reader").warning("heard")
+        assert [record.message for record in caplog.records] == ["heard"]
+    finally:
+        logging.getLogger("pypdf").setLevel(logging.NOTSET)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])

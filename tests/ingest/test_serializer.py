@@ -33,7 +33,7 @@ def test_chosen_fields_come_in_the_order_chosen() -> None:
 
 
 def test_a_template_takes_names_only() -> None:
-    serializer = Serializer(template="{title} by {author.name}, {{{year}}}{gone}")
+    serializer = Serializer(template="{title} by {author.name}, {{{year}}}{gone}", default="")
     assert (
         serializer({"title": "Sea", "author": {"name": "Ann"}, "year": 2**70}) == f"Sea by Ann, {{{2**70}}}"
     )
@@ -44,6 +44,23 @@ def test_a_template_takes_names_only() -> None:
     for bad in ("{price:.2f}", "{x!r}", "{}", "{open"):
         with pytest.raises(InputError, match="template"):
             Serializer(template=bad)
+
+
+def test_a_misspelt_field_is_named_and_empties_nothing() -> None:
+    record = {"name": "Kettle", "maker": {"name": "Ann"}, "note": None}
+    with pytest.raises(InputError, match=r"none of the fields 'nmae', 'maker\.nmae'"):
+        Serializer(["nmae", "maker.nmae"])(record)
+    assert Serializer(["note"])(record) == ""
+    assert Serializer([])(record) == ""
+    for template in ("{name} by {maker.nmae}", "{nmae}", "{name.first}"):
+        with pytest.raises(InputError, match="has no field"):
+            Serializer(template=template)(record)
+    assert Serializer(template="{name}: {note}{gone}", default="?")(record) == "Kettle: ??"
+    assert Serializer(template="{name}: {note}")(record) == "Kettle: "
+    assert repr(Serializer(template="{a}", default="")) == "Serializer(template='{a}', default='')"
+    for wrong in ({"default": ""}, {"fields": ["a"], "default": ""}, {"template": "{a}", "default": 0}):
+        with pytest.raises(InputError, match="default"):
+            Serializer(**wrong)
 
 
 @given(st.integers() | st.integers(min_value=2**53, max_value=2**200))
