@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from svr_retrievers import SVRClient
+from svr_retrievers import Collection, SVRClient
 from svr_retrievers.backends.postgres import keyword_queries, keywords, words, words_building
 from svr_retrievers.evaluation.known_items import SENTENCES
 from svr_retrievers.search.hybrid import RANK_CONSTANT, Fusion, depth
@@ -25,7 +25,7 @@ def test_the_code_prints_what_the_page_says(postgres_url: str, monkeypatch: pyte
     monkeypatch.setenv("SVR_URL", postgres_url)
     names: dict[str, object] = {}
     try:
-        for block in BLOCKS:
+        for block in BLOCKS * 2:
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
                 exec(compile(block, "docs/hybrid.md", "exec", dont_inherit=True), names)
@@ -33,6 +33,11 @@ def test_the_code_prints_what_the_page_says(postgres_url: str, monkeypatch: pyte
             assert promised
             for said, line in zip(promised, printed.getvalue().splitlines(), strict=True):
                 assert line.startswith(said)
+        notes = names["notes"]
+        assert isinstance(notes, Collection)
+        assert '`keywords(text="dumps")` does not find it' in TEXT
+        assert notes.keywords(text="dumps").ids == ()
+        assert notes.keywords(text="json.dumps").ids == ("n3",)
     finally:
         client = names["client"]
         assert isinstance(client, SVRClient)

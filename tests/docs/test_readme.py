@@ -200,13 +200,28 @@ def test_pip_installs_folders_and_extras_that_exist() -> None:
 def test_the_extras_and_markers_it_names_exist() -> None:
     extras_line = next(p for p in README.split("\n\n") if "Extras of the core" in p)
     named = set(quoted(extras_line.partition("Extras of the core")[2]))
-    assert {"postgres", "embedded", "mongodb", "local", "cli", "all", "openai", "huggingface"} <= named
-    assert named <= PROJECT["project"]["optional-dependencies"].keys()
+    assert named == PROJECT["project"]["optional-dependencies"].keys() - {"demo"}
 
     markers = re.search(r"markers: ([\w, ]+)", README)
     assert markers is not None
     known = {line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["ini_options"]["markers"]}
     assert set(markers[1].split(", ")) == known
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*(page for page in PAGES if page.name != "ingest.md"), *sorted(ROOT.glob("integrations/*/README.md"))],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_no_page_installs_from_an_index_what_is_on_none(page: Path) -> None:
+    text = page.read_text("utf-8")
+    if page == ROOT / "README.md":
+        text = "\n\n".join(p for p in text.split("\n\n") if not p.startswith("Errors name an extra"))
+
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert re.findall(r"pip install [^`\n]*svr-retrievers|`svr-retrievers\[", text) == []
+    named = ",".join(re.findall(r'pip install "?\.\[([\w,]+)\]', text)).split(",")
+    assert {name for name in named if name} <= extras.keys()
 
 
 def test_the_settings_table_is_the_settings_class() -> None:

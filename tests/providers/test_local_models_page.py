@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def test_the_example_runs_on_folders_of_these_names(tmp_path, monkeypatch):
     assert names["found"].reranked
     assert {hit.id for hit in names["found"]} == {"reset", "invoice"}
     names["client"].close()
+
+
+def test_the_model_that_comes_with_the_package_is_called_as_the_page_shows(capsys):
+    (example,) = [
+        block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "demo_reranker" in block
+    ]
+    exec(compile(example, "docs/local-models.md", "exec"), {})
+    first, second = json.loads(capsys.readouterr().out)
+    assert first < second
 
 
 def test_the_limits_in_the_text_are_those_of_the_code():

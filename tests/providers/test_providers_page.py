@@ -10,11 +10,13 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from svr_retrievers.embedding import EmbeddingCache, RetryPolicy
+from svr_retrievers import SVRClient
+from svr_retrievers.embedding import EmbeddingCache, EmbeddingService, RetryPolicy, VectorSpace
 from svr_retrievers.embedding import cohere as cohere_module
 from svr_retrievers.embedding import openai as openai_module
 from svr_retrievers.embedding import voyage as voyage_module
 from svr_retrievers.embedding.api import BATCH_TEXTS, CONCURRENCY
+from svr_retrievers.errors import InputError
 from svr_retrievers.providers.cohere import cohere_account
 from svr_retrievers.providers.openai import openai_account
 from svr_retrievers.providers.voyage import voyage_account
@@ -91,6 +93,28 @@ def test_the_numbers_are_those_of_the_code() -> None:
         assert words in TEXT, words
     assert cache.ttl_seconds == 86_400
     assert default(EmbeddingCache, "disk_megabytes") == 1024
+
+
+def test_what_the_page_says_of_embedders_without_a_space_is_so(tmp_path: Path) -> None:
+    class Lengths:
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return [[1.0, float(len(text))] for text in texts]
+
+        def embed_query(self, text: str) -> list[float]:
+            return self.embed_documents([text])[0]
+
+    assert "it opens any collection of the length of its vectors" in TEXT
+    assert "a cache on disk is refused" in TEXT
+    plain = EmbeddingService(Lengths())
+    assert plain.space is None
+    with pytest.raises(InputError, match="space"):
+        EmbeddingService(Lengths(), cache=EmbeddingCache(path=tmp_path / "vectors.db"))
+    with SVRClient("memory://") as client:
+        declared = EmbeddingService(Lengths(), space=VectorSpace("example", "lengths", 2))
+        client.create_collection("declared", embedder=declared)
+        assert client.collection("declared", embedder=plain).search(text="a").ids == ()
+        client.create_collection("undeclared", embedder=plain)
+        assert client.collection("undeclared", embedder=declared).space is None
 
 
 def test_the_default_models_are_those_of_the_page() -> None:

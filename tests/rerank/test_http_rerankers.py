@@ -557,9 +557,9 @@ def test_the_page_is_true(server: Replay, naps: Naps, monkeypatch: pytest.Monkey
             exec(compile(block, "docs/reranking.md", "exec", dont_inherit=True), names)
     promised = re.findall(r"^ *print\(.*\) +# (.+)$", "".join(blocks), flags=re.MULTILINE)
 
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert printed.getvalue().splitlines() == promised
-    assert len(promised) == 8
+    assert len(promised) == 9
 
 
 def test_the_limits_on_the_page_are_those_of_the_code() -> None:

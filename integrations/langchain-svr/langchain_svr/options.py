@@ -28,11 +28,20 @@ _BELONGS_TO = {
     "and to search_type='similarity_score_threshold'",
     "fetch_k": "it belongs to max_marginal_relevance_search, and to a `reranker`",
     "rerank_timeout_seconds": "it belongs to a `reranker`",
+    "reranker": "it belongs to similarity and hybrid searches by text",
+    "weights": "it belongs to hybrid_search",
+    "fusion": "it belongs to hybrid_search",
     "lambda_mult": "it belongs to max_marginal_relevance_search",
     "pre_filter": "the filter is passed as `filter`",
     "where": "the filter is passed as `filter`",
     "top_k": "the number of results is `k`",
     "limit": "the number of results is `k`",
+}
+
+# What methods of these names take as parameters of their own.
+_PARAMETERS = {
+    "marginal": frozenset({"fetch_k", "lambda_mult"}),
+    "relevance_scores": frozenset({"score_threshold"}),
 }
 
 
@@ -56,7 +65,7 @@ class Ask:
     ) -> Ask:
         """None means that an option was not given, as everywhere in LangChain."""
         usable = of_use(known, given)
-        refuse_unknown(method, given, usable | {"k"})
+        refuse_unknown(method, given, usable | {"k"}, with_reranker=known - usable)
         options = {name: given[name] for name in usable & given.keys() if given[name] is not None}
         with_details = bool(options.pop("with_details", False))
         options.setdefault("namespace", namespace)
@@ -79,10 +88,14 @@ def positive(name: str, value: int) -> int:
     return number
 
 
-def refuse_unknown(method: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+def refuse_unknown(
+    method: str, given: Mapping[str, Any], known: Collection[str], *, with_reranker: Collection[str] = ()
+) -> None:
+    """Raises TypeError, which lists all that is taken; `with_reranker` are those that need one beside them."""
     for name in given:
         if name not in known and name not in _FROM_LANGCHAIN:
-            raise TypeError(_unknown(method, name, known))
+            own = next((own for part, own in _PARAMETERS.items() if part in method), frozenset())
+            raise TypeError(_unknown(method, name, own.union(known), with_reranker))
 
 
 def refuse_misspelt(method: str, given: Mapping[str, Any]) -> None:
@@ -94,8 +107,9 @@ def refuse_misspelt(method: str, given: Mapping[str, Any]) -> None:
             warnings.warn(f"{method}() has no use for {name!r} and ignores it.", UserWarning, stacklevel=3)
 
 
-def _unknown(method: str, name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+def _unknown(method: str, name: str, known: Collection[str], with_reranker: Collection[str] = ()) -> str:
+    near = difflib.get_close_matches(name, [*known, *with_reranker], n=1, cutoff=0.6)
     why = _BELONGS_TO.get(name) or (f"did you mean {near[0]!r}?" if near else "")
+    also = f"; with a reranker also {', '.join(sorted(with_reranker))}" if with_reranker else ""
     first = f"{method}() takes no {name!r}{': ' + why if why else ''}"
-    return f"{first}{'' if first.endswith('?') else '.'} It takes {', '.join(sorted(known))}."
+    return f"{first}{'' if first.endswith('?') else '.'} It takes {', '.join(sorted(known))}{also}."

@@ -160,7 +160,7 @@ class SVRRetriever(BaseRetriever):
     def _search(self, given: dict[str, Any]) -> dict[str, Any]:
         """The keywords of the store's search: the fields, overridden by what this call gave."""
         names = {"k", "filter", "with_details"} | self._known(given)
-        refuse_unknown("invoke", given, names)
+        refuse_unknown("invoke", given, names, with_reranker=_BY_TYPE[self.search_type] - names)
         search = {name: getattr(self, name) for name in names} | {
             name: value for name, value in given.items() if name in names and value is not None
         }

@@ -15,6 +15,13 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 from langchain_svr import SVRRetriever, SVRVectorStore
+from langchain_svr.options import (
+    COMMON_OPTIONS,
+    HYBRID_OPTIONS,
+    KEYWORD_OPTIONS,
+    RERANK_OPTIONS,
+    SEARCH_OPTIONS,
+)
 
 from svr_retrievers import AtlasEmbedding
 from svr_retrievers.errors import InputError
@@ -55,7 +62,7 @@ def test_every_awaitable_method_is_native() -> None:
 PUBLIC = {
     "svr_retrievers",
     "svr_retrievers.errors",
-    "svr_retrievers.blocking.reranking",
+    "svr_retrievers.blocking",
     "svr_retrievers.reranking",
 }
 
@@ -118,3 +125,24 @@ def test_every_extra_is_one_of_the_core() -> None:
 def test_what_cannot_embed_is_refused_at_once(embedding: object) -> None:
     with pytest.raises(InputError, match="Embeddings"):
         SVRVectorStore(embedding, url="memory://")  # type: ignore[arg-type]
+
+
+def test_the_tables_of_options_are_those_of_the_code() -> None:
+    text = (ROOT / "README.md").read_text()
+    tables = [
+        {
+            name
+            for row in re.findall(r"^\| (`[^|]+) \|", part, re.MULTILINE)
+            for name in re.findall(r"`(\w+)`", row)
+        }
+        for part in [table.partition("\n\n")[0] for table in text.split("| option | meaning |")[1:3]]
+    ]
+
+    assert tables[0] == SEARCH_OPTIONS | RERANK_OPTIONS
+    assert tables[1] == COMMON_OPTIONS | HYBRID_OPTIONS | RERANK_OPTIONS
+    hybrid_only = {
+        name
+        for row in re.findall(r"^\| (`[^|]+) \| hybrid only", text, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    assert hybrid_only == tables[1] - COMMON_OPTIONS - KEYWORD_OPTIONS

@@ -130,6 +130,38 @@ async def test_an_unknown_search_option_is_refused_and_the_right_one_named(
         await animals.asimilarity_search_with_score("x", **{name: 1})
 
 
+_WITH_RERANKER = "; with a reranker also fetch_k, rerank_timeout_seconds."
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "rest"),
+    [
+        (
+            "similarity_search",
+            "zzz",
+            f"recall_target, reranker, timeout_seconds, with_details{_WITH_RERANKER}",
+        ),
+        ("hybrid_search", "nprobe", f"reranker, timeout_seconds, weights, with_details{_WITH_RERANKER}"),
+        (
+            "keyword_search",
+            "weights",
+            "to hybrid_search. It takes filter, k, namespace, partitions, timeout_",
+        ),
+        (
+            "max_marginal_relevance_search",
+            "lamda_mult",
+            "'lambda_mult'? It takes ef_search, exact, fetch_k, ",
+        ),
+        ("max_marginal_relevance_search", "reranker", "similarity and hybrid searches by text"),
+        ("similarity_search_by_vector", "reranker", "similarity and hybrid searches by text"),
+    ],
+)
+def test_the_error_lists_all_that_a_search_takes(animals: Any, method: str, name: str, rest: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        getattr(animals, method)([1.0] if "by_vector" in method else "x", **{name: (1, 1)})
+    assert rest in str(caught.value)
+
+
 def test_the_frameworks_own_arguments_pass(animals: Any) -> None:
     assert len(animals.as_retriever(search_kwargs={"k": 2}).invoke("cat", verbose=False)) == 2
 
