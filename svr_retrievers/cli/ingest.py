@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from svr_retrievers import Collection, Document, Embedder, SVRClient, by_field
+from svr_retrievers.cli.ingest_sources import Format, Reading, one_after_the_other, open_sources
 from svr_retrievers.cli.search import LOCAL_DIMENSIONS
 from svr_retrievers.cli.store import HERE, Json, Store, print_json
 from svr_retrievers.demo.report import counted
@@ -21,25 +23,12 @@ from svr_retrievers.ingest import (
     MarkdownChunker,
     Reader,
     RecursiveChunker,
-    read_csv,
-    read_folder,
-    read_json,
-    read_jsonl,
-    read_parquet,
-    replay,
 )
-from svr_retrievers.ingest.records import Item, Read
+from svr_retrievers.ingest.folders import passed_over
+from svr_retrievers.ingest.records import Read
 from svr_retrievers.model import DEFAULT_NAMESPACE
 
 Fail = Annotated[bool, Parameter(negative=(), help="Stop at the first document that is refused.")]
-Format: TypeAlias = Literal["auto", "folder", "json", "jsonl", "csv", "parquet", "dead-letters"]
-_BY_SUFFIX: dict[str, Format] = {
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".parquet": "parquet",
-}
 _SHOWN = 10
 REFUSED = 1
 
@@ -50,6 +39,8 @@ def ingest(
     format: Format = "auto",
     id: str = "id",
     text: str = "text",
+    id_prefix: str = "",
+    encoding: str | None = None,
     chunk_size: int = 1000,
     overlap: int = 0,
     partition_by: str | None = None,
@@ -65,7 +56,8 @@ def ingest(
 
     Folders give a document for each .txt, .md, .html and .pdf file; data files one for each record, whose other
     fields become metadata. Texts are cut and embedded by the local model; records with vectors are stored as they
-    are. A collection that does not exist is created. Exits with 1 when a document was refused.
+    are. Of several folders the ids begin with the folder's name; an id that a path before had already is refused.
+    A collection that does not exist is created. Exits with 1 when a document was refused.
 
     Parameters
     ----------
@@ -79,6 +71,10 @@ def ingest(
         The field of a record that is its id.
     text
         The field of a record that is its text.
+    id_prefix
+        Put in front of every id, to keep apart what comes from different places.
+    encoding
+        Of text files and CSV, where it is not UTF-8 and no byte order mark says it.
     chunk_size
         The most characters of a chunk; 0 stores documents whole.
     overlap
@@ -92,11 +88,10 @@ def ingest(
     mode
         "insert" replaces nothing: documents that are there with other content are refused.
     dead_letters
-        A file that gets every refused document; take it in again with --format dead-letters.
+        A file that gets every refused document; take it in again with --format dead-letters, and delete it then:
+        later it would bring old documents back.
     """
-    sources = [_source(path, format, id, text) for path in paths]
-    if not sources:
-        raise InputError("Name at least one file or folder.")
+    sources = open_sources(paths, Reading(format, id, text, id_prefix, encoding))
     chunker = _chunker(chunk_size, overlap)
     with store.client() as client:
         pipeline = IngestPipeline(
@@ -108,27 +103,10 @@ def ingest(
             on_error="fail" if fail else "skip",
             dead_letters=dead_letters,
         )
-        report = pipeline.run(_one_after_the_other(sources))
-    _show(report, collection, json=json)
+        report = pipeline.run(one_after_the_other(sources))
+    others = sum((Counter(passed_over(path)) for path in paths if path.is_dir()), Counter[str]())
+    _show(report, collection, others, json=json)
     return REFUSED if report.refused else 0
-
-
-def _source(path: Path, format: Format, id: str, text: str) -> Reader:
-    kind = format if format != "auto" else _BY_SUFFIX.get(path.suffix.lower(), "folder")
-    if kind == "folder" or path.is_dir():
-        return read_folder(path)
-    if kind == "dead-letters":
-        return replay(path)
-    if kind == "csv":
-        return read_csv(path, id=id, text=text)
-    if kind == "parquet":
-        return read_parquet(path, id=id, text=text)
-    return read_json(path, id=id, text=text) if kind == "json" else read_jsonl(path, id=id, text=text)
-
-
-def _one_after_the_other(sources: list[Reader]) -> Iterator[Item]:
-    for source in sources:
-        yield from source
 
 
 def _chunker(size: int, overlap: int) -> Callable[[Document], Chunker] | None:
@@ -139,7 +117,7 @@ def _chunker(size: int, overlap: int) -> Callable[[Document], Chunker] | None:
     return lambda document: by_heading if document.metadata.get("format") in {"markdown", "html"} else plain
 
 
-def _opened(client: SVRClient, name: str, partition_by: str | None, sources: list[Reader]) -> Collection:
+def _opened(client: SVRClient, name: str, partition_by: str | None, sources: Sequence[Reader]) -> Collection:
     """The collection, made for the vectors of the first record, or for the local model where that has none."""
     scheme = None if partition_by is None else by_field(partition_by)
     try:
@@ -152,13 +130,25 @@ def _opened(client: SVRClient, name: str, partition_by: str | None, sources: lis
         raise InputError(
             f"The collection {name!r} is partitioned by {found.partition_by!r}, not by {scheme!r}."
         )
-    return client.collection(name, embedder=_local()) if found.dimensions == LOCAL_DIMENSIONS else found
+    if found.dimensions == LOCAL_DIMENSIONS:
+        return client.collection(name, embedder=_local())
+    if _first(sources) is not None and _width(sources) is None and found.embedder is None:
+        raise InputError(
+            f"The collection {name!r} has {found.dimensions} dimensions, but texts are embedded by the local model,"
+            f" which has {LOCAL_DIMENSIONS}.",
+            hint="Give records with vectors, name another collection, or use IngestPipeline with its embedder.",
+        )
+    return found
 
 
-def _width(sources: list[Reader]) -> int | None:
+def _width(sources: Sequence[Reader]) -> int | None:
     """How many numbers the vector of the first document has that can be read; None where it has none."""
-    first = next((item for item in _one_after_the_other(sources) if isinstance(item, Read)), None)
-    return None if first is None or first.document.vector is None else len(first.document.vector)
+    first = _first(sources)
+    return None if first is None or first.vector is None else len(first.vector)
+
+
+def _first(sources: Sequence[Reader]) -> Document | None:
+    return next((item.document for source in sources for item in source if isinstance(item, Read)), None)
 
 
 def _local() -> Embedder:
@@ -167,20 +157,27 @@ def _local() -> Embedder:
     return WordLlamaEmbedder()
 
 
-def _show(report: IngestReport, name: str, *, json: bool) -> None:
+def _show(report: IngestReport, name: str, others: Mapping[str, int], *, json: bool) -> None:
     if json:
         refusals = [
             {"id": r.id, "place": r.place, "code": r.code, "message": r.message} for r in report.refusals
         ]
-        print_json({**report.figures, "seconds": round(report.seconds, 3), "refusals": refusals})
+        told = {**report.figures, "seconds": round(report.seconds, 3), "passed_over": dict(others)}
+        print_json({**told, "refusals": refusals})
         return
     done = [f"{counted(report.written, 'row')} written"]
+    done[0] += f" ({report.replaced:,} replaced)" if report.replaced else ""
     done += [f"{report.unchanged:,} unchanged"] if report.unchanged else []
     done += [f"{report.deleted:,} deleted"] if report.deleted else []
     done += [f"{counted(report.refused, 'document')} refused"] if report.refused else []
     print(
         f"Read {counted(report.read, 'document')} into {name!r}: {', '.join(done)}, in {report.seconds:.1f} s."
     )
+    if others:
+        kinds = ", ".join(kind or "no suffix" for kind in others)
+        print(
+            f"Passed over {counted(sum(others.values()), 'file')} of kinds that folders are not read for: {kinds}."
+        )
     for refusal in report.refusals[:_SHOWN]:
         print(f"refused: {' '.join(str(refusal).split())}", file=sys.stderr)
     if report.refused > _SHOWN:

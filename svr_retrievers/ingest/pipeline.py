@@ -14,10 +14,13 @@ from svr_retrievers.embedding import AsyncEmbedder, Embedder
 from svr_retrievers.errors import ConfigError, IngestFailed, InputError, UsageError
 from svr_retrievers.ingest.checkpoint import Checkpoint
 from svr_retrievers.ingest.flow import Flow
+from svr_retrievers.ingest.frameworks import is_framework_document
 from svr_retrievers.ingest.options import AnyChunker, AnyPartition, OnError, Options
+from svr_retrievers.ingest.placement import Wanted
 from svr_retrievers.ingest.planning import Mode
 from svr_retrievers.ingest.progress import OnProgress, shown
 from svr_retrievers.ingest.records import Reader, Source, told
+from svr_retrievers.ingest.refusing import Refused
 from svr_retrievers.ingest.report import IngestReport
 from svr_retrievers.ingest.target import Target
 from svr_retrievers.model import DEFAULT_NAMESPACE, Document
@@ -83,6 +86,8 @@ class IngestPipeline:
             chunker, mode, partition, namespace, batch_size, concurrency, on_error, dead_letters, checkpoint
         )
         self._target = Target(collection, embedder)
+        if isinstance(partition, str):
+            Wanted(self._target.config.scheme, self._target.config.fields).check_path(partition)
         if not callable(progress) and not isinstance(progress, bool):
             raise InputError("progress must be True, False or a function of the report.")
         self._progress = progress
@@ -132,7 +137,7 @@ class IngestPipeline:
                 raise IngestFailed(
                     f"The ingest into {self._target.collection.name!r} stopped: {told(error)}",
                     written=flow.tally.written,
-                    hint=f"{flow.tally.written:,} rows of this run are stored. Run it again: it goes on from there.",
+                    hint=f"{flow.tally.written:,} rows of this run are stored. {_next_step(error)}",
                 ) from error
 
     def _checkpoint(self, source: Source) -> Checkpoint | None:
@@ -154,11 +159,16 @@ class IngestPipeline:
         return Checkpoint(self._options.checkpoint, f"{about}|{source.fingerprint}")
 
 
+def _next_step(error: Exception) -> str:
+    if isinstance(error, Refused):
+        return 'Mend that document and run it again, or leave such documents out with on_error="skip".'
+    return "Run it again: it goes on from there."
+
+
 def _check_source(source: object) -> None:
-    if isinstance(source, str | bytes | Path | Document | Mapping) or not isinstance(
-        source, Iterable | AsyncIterable
-    ):
+    single = isinstance(source, Document | Mapping) or is_framework_document(source)
+    if single or isinstance(source, str | bytes | Path) or not isinstance(source, Iterable | AsyncIterable):
         hint = "read_folder(), read_jsonl() and their siblings read files."
-        if isinstance(source, Document | Mapping):
+        if single:
             hint = "Wrap a single document in a list."
         raise InputError(f"source must be an iterable of documents, not {type(source).__name__}.", hint=hint)

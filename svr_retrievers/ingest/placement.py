@@ -8,7 +8,7 @@ from svr_retrievers.errors import InputError
 from svr_retrievers.filters import FieldType, typed_values
 from svr_retrievers.model import JsonValue, PartitionMap
 from svr_retrievers.routing.place import Keys, Placement, path_of
-from svr_retrievers.routing.schemes import ClusterLevel, FieldLevel, Scheme
+from svr_retrievers.routing.schemes import REST, WHOLE, ClusterLevel, FieldLevel, Scheme
 
 _CONVERT = {FieldType.INT: int, FieldType.FLOAT: float, FieldType.STR: str}
 
@@ -19,6 +19,26 @@ class Wanted:
     def __init__(self, scheme: Scheme | None, fields: Mapping[str, FieldType]) -> None:
         self._levels = scheme.levels if scheme is not None else ()
         self._scheme, self._fields = scheme, fields
+
+    def check_path(self, path: str) -> None:
+        """Raises InputError for a path that no document of the collection could ever lie in, whatever it holds."""
+        if not self._levels:
+            if path != WHOLE.label:
+                raise InputError(f"partition {path!r} was asked for, but the collection is not partitioned.")
+            return
+        parts = path.split("/")
+        fields = [level.field if isinstance(level, FieldLevel) else None for level in self._levels]
+        if fields[0] is not None and parts[0] != REST.label and not parts[0].startswith(f"{fields[0]}="):
+            raise self._no_such(path, parts[0])
+        for part in parts[1:] if len(parts) <= len(fields) else ():  # more: a value holds slashes
+            if None not in fields and "=" in part and part.partition("=")[0] not in fields:
+                raise self._no_such(path, part)
+
+    def _no_such(self, path: str, part: str) -> InputError:
+        return InputError(
+            f"partition {path!r} cannot be: the collection is partitioned by {self._scheme!r}, not by {part!r}.",
+            hint="Name the fields of the scheme in their order, e.g. category=tickets.",
+        )
 
     def filled(self, path: str, metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
         """The metadata with the fields that the path names and the document does not have."""

@@ -39,6 +39,8 @@ class Plan:
     reusable: dict[Key, Key] = field(default_factory=dict)
     """For a row to write, a stored row with the vector of the same text."""
     unchanged: int = 0
+    untouched: list[Row] = field(default_factory=list)
+    """Those of the unchanged rows whose document has to lie in a partition that was named."""
     shortened: list[tuple[Work, int, int]] = field(default_factory=list)
     """Chunks of a document from one number up to another, to be deleted before its rows are written."""
     replaced: list[tuple[Work, int]] = field(default_factory=list)
@@ -136,6 +138,8 @@ def _row(
     ours = mark is not None and (mark.document, mark.number) == (row.mark.document, row.mark.number)
     if stored is not None and ours and _same(stored, row.document):
         made.unchanged += 1
+        if row.work.wanted is not None:
+            made.untouched.append(row)
         return
     if stored is not None and not ours and (mark is not None or row.mark.number is not None):
         made.refuse(row.work, _taken(row.id, mark))

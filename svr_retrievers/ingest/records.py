@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from svr_retrievers.errors import InputError
+from svr_retrievers.ingest.frameworks import record_of
 from svr_retrievers.ingest.plain import as_json, body_of
 from svr_retrievers.model import Document, VectorLike
 
@@ -58,7 +59,10 @@ class Columns:
     def document(self, record: Record) -> Document:
         """Raises InputError for a record that has no id, or a text that is none."""
         if not isinstance(record, Mapping):
-            raise InputError(f"It is {_kind(record)}, not a record of named fields.")
+            raise InputError(
+                f"It is {_kind(record)}, not a record of named fields.",
+                hint="Give svr_retrievers.Document, a dict, or a document of LangChain or LlamaIndex.",
+            )
         namespace = record.get(self.namespace) if self.namespace else None
         return Document(
             id=self._id(record),
@@ -170,6 +174,9 @@ def told(error: Exception) -> str:
     return " ".join(str(error).split())[:500] or type(error).__name__
 
 
+_THEIRS = Columns()
+
+
 def as_item(value: object, place: str, columns: Columns) -> Item:
     """A value of any source as an item, whatever it is."""
     if isinstance(value, Read | Unreadable):
@@ -177,6 +184,8 @@ def as_item(value: object, place: str, columns: Columns) -> Item:
     if isinstance(value, Document):
         return Read(value, place)
     try:
+        if (theirs := record_of(value)) is not None:
+            return Read(_THEIRS.document(theirs), place)
         return Read(columns.document(value), place)  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - also what a function of the user's raises
         found = value.get(columns.id) if isinstance(value, Mapping) and isinstance(columns.id, str) else None

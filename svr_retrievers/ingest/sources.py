@@ -123,8 +123,8 @@ def read_csv(
     """One document a row; the first row names the columns. Further arguments as of `Columns`.
 
     `types` says what a column holds besides text: `types={"year": int, "price": Decimal}`; an empty cell of such a
-    column is left out. `encoding` is UTF-8, or what the file's byte order mark says. A row with too many or too few
-    cells is refused. Raises InputError when there is no such file.
+    column is left out, a file without such a column is refused as a whole. `encoding` is UTF-8, or what the file's
+    byte order mark says. A row with too many or too few cells is refused. Raises InputError when there is no such file.
     """
     file = existing(path)
     columns = Columns(id, text, None, namespace, metadata)
@@ -137,6 +137,10 @@ def read_csv(
             header = next(rows, (0, []))[1]
             if isinstance(header, str):
                 yield Unreadable(f"{file.name}:1", header)
+                return
+            if header and (unknown := [name for name in types or {} if name not in header]):
+                told_ = f"types names {', '.join(map(repr, unknown))}, but the columns are {header}"
+                yield Unreadable(f"{file.name}:1", f"{told_:.400}. No row was read.", code="input")
                 return
             for line, cells in rows:
                 yield _of_cells(header, cells, f"{file.name}:{line}", types or {}, columns)

@@ -56,6 +56,10 @@ class Vectors:
         rows, draft = plan.write, Draft()
         array, missing = await off_loop(len(rows), self._checked, rows, draft)
         self._refuse(rows, draft)
+        misplaced = Draft()
+        await off_loop(len(plan.untouched), self._check_places, plan.untouched, misplaced)
+        self._refuse(plan.untouched, misplaced)
+        plan.unchanged -= sum(row.work.refused for row in plan.untouched)
         if self._target.server_embeds:
             return Ready(rows, None).standing()
         missing = [at for at in missing if not rows[at].work.refused]
@@ -71,24 +75,24 @@ class Vectors:
         """What `add()` would refuse, before anything is paid for or deleted."""
         config = self._target.config
         documents = [row.document for row in rows]
+        self._check_places(rows, problems)
         if self._target.server_embeds:
             problems.problems += _texts_problems(rows)
             problems.problems += checks.draft(documents, config, self._namespace).problems
             return np.empty((len(rows), 0), dtype=np.float32), []
         problems.problems += checks.draft(documents, config, self._namespace).problems
-        for at, row in enumerate(rows):
-            if row.work.wanted is not None:
-                self._check_place(at, row, problems)
         return checks.given_vectors(documents, None, config, problems)
 
-    def _check_place(self, at: int, row: Row, problems: Draft) -> None:
-        assert row.work.wanted is not None
-        try:
-            self._wanted.check(
-                row.work.wanted, self._target.partitions, row.work.namespace, row.id, row.metadata
-            )
-        except InputError as error:
-            problems.refuse(at, row.id, "partition", told(error))
+    def _check_places(self, rows: Sequence[Row], problems: Draft) -> None:
+        for at, row in enumerate(rows):
+            if row.work.wanted is None:
+                continue
+            try:
+                self._wanted.check(
+                    row.work.wanted, self._target.partitions, row.work.namespace, row.id, row.metadata
+                )
+            except InputError as error:
+                problems.refuse(at, row.id, "partition", told(error))
 
     def _refuse(self, rows: Sequence[Row], draft: Draft) -> None:
         for problem in draft.problems:

@@ -70,8 +70,49 @@ def test_records_with_vectors_decide_the_dimensions(svr, client, tmp_path) -> No
     assert client.collection("given").dimensions == 3
     (tmp_path / "more.csv").write_text("id,text\n3,c\n")
     code, _, err = svr("ingest", tmp_path / "more.csv", "--collection", "given")
+    assert code == 2
+    assert "'given' has 3 dimensions, but texts are embedded by the local model, which has 256" in err
+    (tmp_path / "mixed.jsonl").write_text(
+        '{"id": 1, "text": "a", "vector": [1, 2, 3]}\n{"id": 3, "text": "c"}\n'
+    )
+    code, _, err = svr("ingest", tmp_path / "mixed.jsonl", "--collection", "given")
     assert code == 1
-    assert err == "refused: 3 (more.csv:2): It has no vector, and there is no embedder.\n"
+    assert err == "refused: 3 (mixed.jsonl:2): It has no vector, and there is no embedder.\n"
+
+
+def test_folders_do_not_replace_each_others_files(svr, client, tmp_path) -> None:
+    for name in ("one", "two", "more/one"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "README.md").write_text(f"# Read {name}")
+    words = ("--collection", "apart", "--chunk-size", 0)
+    code, out, _ = svr("ingest", tmp_path / "one", tmp_path / "two", *words)
+    assert (code, "replaced" in out) == (0, False)
+    found = {row.id: (row.text, row.metadata["path"]) for row in client.collection("apart").find()}
+    assert found == {
+        "one/README.md": ("# Read one", "README.md"),
+        "two/README.md": ("# Read two", "README.md"),
+    }
+    code, out, _ = svr("ingest", tmp_path / "one", tmp_path / "two", *words)
+    assert (code, "0 rows written, 2 unchanged" in out) == (0, True)
+    code, _, err = svr("ingest", tmp_path / "one", tmp_path / "more/one", *words)
+    assert (code, "called 'one'" in err) == (2, True)
+    assert svr("ingest", tmp_path / "more/one", *words, "--id-prefix", "one/")[1].count(
+        "1 row written (1 replaced)"
+    )
+    assert client.collection("apart").count() == 2
+
+
+def test_what_is_passed_over_is_told(svr, tmp_path) -> None:
+    (tmp_path / "docs").mkdir()
+    for name in ("a.md", "b.csv", "c.JSONL", "d.csv", "LICENSE"):
+        (tmp_path / "docs" / name).write_text("text")
+    words = ("ingest", tmp_path / "docs", "--collection", "some")
+    _, out, _ = svr(*words)
+    assert (
+        out.splitlines()[1]
+        == "Passed over 4 files of kinds that folders are not read for: no suffix, .csv, .jsonl."
+    )
+    assert json.loads(svr(*words, "--json")[1])["passed_over"] == {"": 1, ".csv": 2, ".jsonl": 1}
 
 
 def test_what_is_refused_is_told_kept_and_taken_in_again(svr, client, tmp_path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from svr_retrievers.errors import InputError
 from svr_retrievers.ingest import Read, Unreadable, read_folder
 from svr_retrievers.ingest.files import _quiet
+from svr_retrievers.ingest.folders import passed_over
 
 pytestmark = pytest.mark.ingest
 
@@ -150,6 +151,17 @@ def test_names_and_paths_may_be_chosen(folder) -> None:
         read_folder(root, patterns="*.md")
     with pytest.raises(InputError, match="does not exist"):
         read_folder(root / "none")
+
+
+def test_a_prefix_and_what_is_passed_over(folder) -> None:
+    root = folder(a_md="x", b__c_csv="x", d_txt=b"\xff", LICENSE="x")
+    assert list(good(read_folder(root, prefix="p/"))) == ["p/a.md"]
+    assert good(read_folder(root / "a.md", prefix="p/"))["p/a.md"].document.metadata["path"] == "a.md"
+    assert [item.id for item in bad(read_folder(root, prefix="p/")).values()] == ["p/d.txt"]
+    assert passed_over(root) == {"": 1, ".csv": 1}
+    assert passed_over(root / "a.md") == {}
+    with pytest.raises(InputError, match="prefix"):
+        read_folder(root, prefix=None)
 
 
 def test_links_are_followed_once_and_only_on_request(folder, tmp_path) -> None:

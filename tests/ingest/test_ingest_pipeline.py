@@ -361,6 +361,8 @@ class TestRefusals:
         with pytest.raises(IngestFailed, match="half of a surrogate") as caught:
             pipeline(collection, on_error="fail", dead_letters=letters).run([doc("a", "x\ud800")])
         assert caught.value.written == 0
+        assert 'on_error="skip"' in (caught.value.hint or "")
+        assert "goes on" not in (caught.value.hint or "")
         assert len(letters.read_text().splitlines()) == 1
 
     def test_what_the_store_refuses_after_all_is_left_out(self, collection, monkeypatch) -> None:
@@ -673,7 +675,27 @@ class TestPartitions:
             in pipeline(near, partition="k=a/cluster-1").run([doc("c")]).refusals[0].message
         )
         plain = client.create_collection("plain", dimensions=64, embedder=embedder)
-        assert "not partitioned" in pipeline(plain, partition="k=a").run([doc("c")]).refusals[0].message
+        with pytest.raises(InputError, match="not partitioned"):
+            pipeline(plain, partition="k=a")
+        assert pipeline(plain, partition="(all)").run([doc("c")]).written == 1
+        report = pipeline(plain, partition=lambda _: "k=a").run([doc("c")])
+        assert "not partitioned" in report.refusals[0].message
+
+    @pytest.mark.parametrize("path", ["team=a", "kind", "kind=a/month=3", "year=2024", ""])
+    def test_a_path_of_another_scheme_is_refused_at_once(self, parted, path) -> None:
+        with pytest.raises(InputError, match=r"by_field\('kind'\)"):
+            pipeline(parted, partition=path)
+
+    @pytest.mark.parametrize("path", ["kind=a/b", "kind=a/b/c=d", "(rest)", "kind=a/(rest)"])
+    def test_a_path_that_could_be_is_left_to_the_documents(self, parted, path) -> None:
+        assert pipeline(parted, partition=path).run([]).read == 0
+
+    def test_documents_that_did_not_change_are_checked_too(self, parted) -> None:
+        documents = [doc("a", "x\ny", kind="k", year=1), doc("b", "z", kind="other", year=1)]
+        pipeline(parted, chunker=Lines()).run(documents)
+        report = pipeline(parted, chunker=Lines(), partition="kind=k").run(documents)
+        assert [(r.id, r.code) for r in report.refusals] == [("b", "document")]
+        assert (report.unchanged, report.written, parted.count()) == (2, 0, 3)
 
 
 def ending(error: BaseException) -> Iterator[Document]:

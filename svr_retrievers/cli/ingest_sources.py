@@ -1,0 +1,110 @@
+"""What `svr ingest` reads: each path by its kind, with ids that keep several paths apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from svr_retrievers import Document
+from svr_retrievers.errors import InputError
+from svr_retrievers.ingest import Reader, read_csv, read_folder, read_json, read_jsonl, read_parquet, replay
+from svr_retrievers.ingest.plain import as_json, body_of
+from svr_retrievers.ingest.records import Item, Read, Unreadable
+
+Format: TypeAlias = Literal["auto", "folder", "json", "jsonl", "csv", "parquet", "dead-letters"]
+_BY_SUFFIX: dict[str, Format] = {
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How paths are read, all of them."""
+
+    format: Format = "auto"
+    id: str = "id"
+    text: str = "text"
+    prefix: str = ""
+    encoding: str | None = None
+
+    def kind(self, path: Path) -> Format:
+        if path.is_dir():
+            return "folder"
+        return self.format if self.format != "auto" else _BY_SUFFIX.get(path.suffix.lower(), "folder")
+
+    def source(self, path: Path, prefix: str) -> Reader:
+        """Raises InputError for options that say nothing about such a file."""
+        kind = self.kind(path)
+        if self.encoding is not None and kind not in {"folder", "csv"}:
+            raise InputError(f"--encoding is for text files and CSV; {path.name!r} is {kind}.")
+        if kind == "folder":
+            return read_folder(path, prefix=prefix, encoding=self.encoding)
+        if kind == "dead-letters":
+            if prefix:
+                raise InputError("Dead letters have the ids they had; leave --id-prefix out.")
+            return replay(path, id=self.id, text=self.text)
+        source = self._records(path, kind)
+        return source.map(lambda document: _behind(prefix, document)) if prefix else source
+
+    def _records(self, path: Path, kind: Format) -> Reader:
+        if kind == "csv":
+            return read_csv(path, id=self.id, text=self.text, encoding=self.encoding)
+        if kind == "parquet":
+            return read_parquet(path, id=self.id, text=self.text)
+        read = read_json if kind == "json" else read_jsonl
+        return read(path, id=self.id, text=self.text)
+
+
+def _behind(prefix: str, document: Document) -> Document:
+    return replace(document, id=prefix + document.id)
+
+
+def open_sources(paths: Sequence[Path], reading: Reading) -> list[Reader]:
+    """Raises InputError where there is nothing to read, or two folders cannot be told apart by their names."""
+    if not paths:
+        raise InputError("Name at least one file or folder.")
+    folders = [path for path in paths if path.is_dir()]
+    names = [path.resolve().name for path in folders]
+    if len(folders) > 1 and len(set(names)) < len(names):
+        raise InputError(
+            f"Several folders are called {max(names, key=names.count)!r}, so their documents would have the same ids.",
+            hint="Take them in one by one, each with an --id-prefix of its own.",
+        )
+    apart = len(folders) > 1
+    return [
+        reading.source(path, reading.prefix + (f"{path.resolve().name}/" if apart and path.is_dir() else ""))
+        for path in paths
+    ]
+
+
+def one_after_the_other(sources: Sequence[Reader]) -> Iterator[Item]:
+    """All items; a document whose id came from an earlier source is refused, for it would replace that one.
+
+    Of several sources the ids are remembered, some hundred bytes each.
+    """
+    seen: dict[bytes, int] = {}
+    for number, source in enumerate(sources):
+        for item in source:
+            if len(sources) > 1 and isinstance(item, Read):
+                key = f"{item.document.namespace}\0{item.document.id}".encode("utf-8", "surrogatepass")
+                earlier = seen.setdefault(hashlib.blake2b(key, digest_size=16).digest(), number)
+                if earlier != number:
+                    yield _taken(item, sources[earlier])
+                    continue
+            yield item
+
+
+def _taken(item: Read, earlier: Reader) -> Unreadable:
+    """Kept in a list, so that it is not read again as it is and replaces the other after all."""
+    message = (
+        f"A document of {earlier!r} has the same id, and this one would replace it. Take them in one by one, "
+        "each with an --id-prefix of its own."
+    )
+    return Unreadable(item.place, message, item.document.id, as_json([body_of(item.document)]), code="taken")
