@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -28,6 +29,9 @@ _RANGES: Final = {
 }
 _COMBINED: Final = {Operator.AND: "$and", Operator.OR: "$or", Operator.NOT: "$nor"}
 _LAST_MOMENT: Final = datetime.max.replace(tzinfo=UTC)
+_WHOLE: Final = (int, list[int])
+_NUMBERS: Final = {int: "int", float: "float", list[int]: "list[int]", list[float]: "list[float]"}
+_DIGITS: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _DAY: Final = timedelta(days=1)
 
 
@@ -36,6 +40,8 @@ class SVRTranslator(Visitor):
 
     `filter_fields` are the store's declared fields with their types (`store.filter_fields`); they decide
     whether `contain` looks for an element of a list or for a part of a text. In other fields it does both.
+
+    Where `int` is declared, a whole number that the model wrote as text counts as the number.
 
     A missing value matches only `ne`, `nin` and `not`. `not` of several conditions means that none holds.
     `like` takes a pattern with `%` and `_`; one without either may stand anywhere in the text. A date
@@ -56,11 +62,14 @@ class SVRTranslator(Visitor):
         """The condition on one field.
 
         Raises:
-            FilterError: for a date that is none.
+            FilterError: for a date that is none, and for a date where numbers are declared.
         """
         self._validate_func(comparison.comparator)
         field = _Field(comparison.attribute, self._fields.get(comparison.attribute))
-        return _BUILD[comparison.comparator](field, comparison.comparator, _plain(comparison.value))
+        value = _plain(comparison.value)
+        if comparison.comparator is not Comparator.LIKE:
+            value = field.fitting(value)
+        return _BUILD[comparison.comparator](field, comparison.comparator, value)
 
     def visit_structured_query(self, structured_query: StructuredQuery) -> tuple[str, Clause]:
         """The text to search for, and `filter` as a keyword of the search where there is one."""
@@ -80,6 +89,18 @@ class _Field:
         """A key never becomes an operator, whatever a model calls it."""
         key = "\\" + self.key if self.key.startswith("$") else self.key
         return {key: {operator: operand}}
+
+    def fitting(self, value: Any) -> Any:
+        """Text that is a whole number as one, where whole numbers are declared. Raises FilterError for dates there."""
+        if isinstance(value, list):
+            return [self.fitting(each) for each in value]
+        if isinstance(value, date) and self.declared in _NUMBERS:
+            raise FilterError(
+                f"{self.key!r} is declared {_NUMBERS[self.declared]}, but compared with a date, {value.isoformat()}.",
+                hint="Describe the field to the model as a number, or declare it datetime.",
+            )
+        whole = self.declared in _WHOLE and isinstance(value, str) and _DIGITS.fullmatch(value)
+        return int(value) if whole else value
 
     @property
     def may_be_list(self) -> bool:

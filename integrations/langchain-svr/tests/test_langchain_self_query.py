@@ -136,6 +136,33 @@ def test_every_comparator_and_operator_of_langchain_is_covered() -> None:
     assert {each.comparator for each in COMPARISONS} == set(Comparator)
 
 
+@pytest.mark.parametrize("comparator", [*ORDERED, C.IN, C.NIN])
+def test_a_whole_number_written_as_text_is_one_where_the_field_holds_such(
+    store: Any, comparator: Any
+) -> None:
+    several = comparator in (C.IN, C.NIN)
+    told = Comparison(comparator, "year", ["2021", 2022] if several else "2021")
+    meant = Comparison(comparator, "year", [2021, 2022] if several else 2021)
+    assert found(store, told) == found(store, meant) != set()
+
+
+def test_text_stays_text_where_numbers_are_not_declared_or_it_is_none() -> None:
+    visit = SVRTranslator({"year": int, "lang": str, "sizes": list[int]}).visit_comparison
+    assert visit(Comparison(C.EQ, "lang", "2021")) == {"lang": {"$eq": "2021"}}
+    assert visit(Comparison(C.EQ, "undeclared", "2021")) == {"undeclared": {"$eq": "2021"}}
+    assert visit(Comparison(C.EQ, "year", "last year")) == {"year": {"$eq": "last year"}}
+    assert visit(Comparison(C.EQ, "year", "2021.5")) == {"year": {"$eq": "2021.5"}}
+    assert visit(Comparison(C.CONTAIN, "sizes", "-7")) == {"sizes": {"$contains": -7}}
+
+
+@pytest.mark.parametrize("declared", [int, float, list[int]])
+@pytest.mark.parametrize("comparator", [*ORDERED, C.IN])
+def test_a_date_for_a_field_of_numbers_says_so(declared: Any, comparator: Any) -> None:
+    value = [day(1)] if comparator is C.IN else day(1)
+    with pytest.raises(FilterError, match=r"'year' is declared .*a date, 2024-05-01\..* as a number"):
+        SVRTranslator({"year": declared}).visit_comparison(Comparison(comparator, "year", value))
+
+
 def test_every_comparison_finds_what_the_oracle_finds(store: Any) -> None:
     for each in COMPARISONS:
         assert found(store, each) == expected(each), each
