@@ -34,6 +34,8 @@ class IngestPipeline:
     embedded, those with new metadata alone keep their vectors, and chunks it no longer has are deleted. Documents that
     are no longer in the source stay: delete those with `collection.delete(filter={"svr_ingest.document": id})`.
 
+    A document that comes twice in a run is stored as it came last.
+
     Rows are named `<document id>#<n>`, from 0; a document stored whole keeps its id. All metadata is the document's,
     plus what the chunker says, plus the key `svr_ingest`, which is the pipeline's own.
 
@@ -69,7 +71,8 @@ class IngestPipeline:
             mode: "insert" replaces and deletes nothing: a document that is stored with other content is refused.
             partition: The path of the partition that documents belong to, or a function of the document that
                 returns one. Fields of `by_field` that the path names are filled in where a document lacks them;
-                a document that would lie elsewhere is refused.
+                a document that would lie elsewhere, or does so unchanged, is refused. A path with other fields than
+                the scheme's raises InputError.
             namespace: Of documents that name none.
             batch_size: Rows that are looked up, embedded and written together.
             concurrency: Batches that are looked up and embedded side by side.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -12,6 +13,7 @@ import pytest
 
 from svr_retrievers import SVRClient, ingest
 from svr_retrievers.cli.app import app
+from svr_retrievers.ingest.files import LOADERS
 
 pytestmark = [pytest.mark.ingest, pytest.mark.postgres]
 PAGE = Path(__file__).parents[2].joinpath("docs/ingest.md").read_text("utf-8")
@@ -62,6 +64,16 @@ def test_the_codes_are_those_of_the_code() -> None:
     told = set(re.findall(r"`([a-z]+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:])))
     source = "".join(p.read_text("utf-8") for p in Path(ingest.__file__).parent.glob("*.py"))
     assert all(f'"{code}"' in source for code in told - {"input", "embedding"})
+
+
+def test_every_figure_of_a_report_is_told_of() -> None:
+    table = PAGE[PAGE.index("## The report") : PAGE.index("## Progress")]
+    names = [field.name for field in dataclasses.fields(ingest.IngestReport)]
+    assert [name for name in names if f"`{name}`" not in table] == []
+
+
+def test_every_kind_of_file_is_told_of() -> None:
+    assert [kind for kind in LOADERS if not re.search(rf"\{kind}\b", PAGE)] == []
 
 
 def test_the_command_exists() -> None:
