@@ -97,7 +97,7 @@ def _engine() -> BM25:
             f"Searching memory by words needs BM25, which is not installed ({error.name}).",
             hint='Install it: pip install "svr-retrievers[keywords]"',
         ) from None
-    return made(k1=_K1, b=_B, method="lucene")  # type: ignore[no-untyped-call]
+    return made(k1=_K1, b=_B, method="lucene")
 
 
 def _bm25() -> type[BM25]:

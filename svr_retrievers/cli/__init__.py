@@ -59,7 +59,7 @@ def _told(error: Exception) -> str:
     from cyclopts import CycloptsError
 
     if isinstance(error, CycloptsError):
-        return f"{error} See: svr --help"
+        return f"{error} See: {' '.join(('svr', *(error.command_chain or ())))} --help"
     if isinstance(error, OSError):
         return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
     return f"unexpected {type(error).__name__}: {error}. Run again with {DEBUG} for the traceback."

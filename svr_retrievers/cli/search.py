@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import numpy as np
 from cyclopts import Parameter
@@ -23,14 +24,22 @@ LOCAL_DIMENSIONS = 256
 LONG_VECTOR = re.compile(r"'\[[-+0-9.eE,]{60,}\]'")
 
 
-class Arguments(TypedDict):
-    """What `search` and `explain` of a collection both take."""
+By = Literal["vectors", "words", "both"]
 
-    vector: Vector
+
+class Scope(TypedDict):
+    """What every search takes, whatever it ranks by."""
+
     limit: int
     filter: Mapping[str, object] | None
     namespace: str
     partitions: list[str] | None
+
+
+class Arguments(Scope):
+    """What `search` and `explain` of a collection both take."""
+
+    vector: Vector
     exact: bool
     nprobe: int | None
     recall_target: float | None
@@ -77,14 +86,41 @@ class Asked:
     def arguments(self, collection: Collection, text: str | None) -> Arguments:
         return {
             "vector": self._vector(collection, text),
-            "limit": self.limit,
-            "filter": self._filter(),
-            "namespace": self.namespace,
-            "partitions": self.partition,
+            **self._scope(),
             "exact": self.exact,
             "nprobe": self.nprobe,
             "recall_target": self.recall_target,
             "ef_search": self.ef_search,
+        }
+
+    def ranked(self, collection: Collection, text: str | None, by: By) -> SearchResult:
+        """Raises InputError for options that a ranking by words has no use for."""
+        if by == "vectors":
+            return collection.search(**self.arguments(collection, text))
+        if text is None:
+            raise InputError(f"--by {by} needs a text.", hint="svr search COLLECTION TEXT --by words")
+        vain: dict[str, object] = {
+            "--exact": self.exact,
+            "--nprobe": self.nprobe,
+            "--recall-target": self.recall_target,
+            "--ef-search": self.ef_search,
+        }
+        if by == "words":
+            vain["--vector"] = self.vector
+        for option, given in vain.items():
+            if given not in (None, False):
+                raise InputError(f"{option} has no use with --by {by}: leave it out.")
+        if by == "words":
+            return collection.keywords(text=text, **self._scope())
+        vector = embedded(collection, text) if self.vector is None else self._vector(collection, None)
+        return collection.hybrid(text=text, vector=vector, **self._scope())
+
+    def _scope(self) -> Scope:
+        return {
+            "limit": self.limit,
+            "filter": self._filter(),
+            "namespace": self.namespace,
+            "partitions": self.partition,
         }
 
     def _filter(self) -> Mapping[str, object] | None:
@@ -115,7 +151,7 @@ def embedded(collection: Collection, text: str) -> Vector:
         raise InputError(
             f"The collection {collection.name!r} has {collection.dimensions} dimensions, but a text is"
             f" embedded by the local model, which has {LOCAL_DIMENSIONS}.",
-            hint="Give the query's vector: --vector '[...]' or --vector @FILE.",
+            hint="Give the query's vector: --vector '[...]' or --vector @FILE, or ask --by words.",
         )
     from svr_retrievers.embedding.local import WordLlamaEmbedder
 
@@ -130,6 +166,7 @@ def search(
     text: str | None = None,
     /,
     *,
+    by: By = "vectors",
     asked: Asked = PLAIN,
     store: Store = HERE,
     json: Annotated[bool, Parameter(negative=())] = False,
@@ -137,7 +174,7 @@ def search(
     """Ask a collection.
 
     A text is embedded by the local model (WordLlama, 256 dimensions), which makes sense for
-    collections filled with it, such as the demo's. For others, give --vector.
+    collections filled with it, such as the demo's. For others, give --vector, or ask --by words.
 
     Parameters
     ----------
@@ -145,11 +182,13 @@ def search(
         The collection's name.
     text
         The question.
+    by
+        Rank by closeness of vectors, by the words of the text, or by both.
     json
         Print JSON.
     """
     with store.collection(collection) as opened:
-        result = opened.search(**asked.arguments(opened, text))
+        result = asked.ranked(opened, text, by)
     if json:
         print_json(_as_json(result))
     else:
@@ -215,7 +254,7 @@ def _hit_json(hit: Hit) -> dict[str, object]:
     return {
         "id": hit.id,
         "score": hit.score,
-        "distance": hit.distance,
+        "distance": None if math.isnan(hit.distance) else hit.distance,
         "partition": hit.partition,
         "text": hit.text,
         "metadata": dict(hit.metadata),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 from pathlib import Path
 from typing import get_args
 
@@ -12,6 +13,8 @@ import pytest
 
 from svr_retrievers import Collection, SVRClient
 from svr_retrievers.backends.postgres import keyword_queries, keywords, words, words_building
+from svr_retrievers.cli.app import app
+from svr_retrievers.cli.search import search
 from svr_retrievers.evaluation.known_items import SENTENCES
 from svr_retrievers.search.hybrid import RANK_CONSTANT, Fusion, depth
 
@@ -62,3 +65,11 @@ def test_its_numbers_are_those_of_the_code() -> None:
 def test_the_program_it_names_is_there() -> None:
     makefile = Path(__file__).parents[2].joinpath("Makefile").read_text("utf-8")
     assert "benchmarks/hybrid.py" in makefile[makefile.index("bench-hybrid:") :]
+
+
+def test_the_command_it_shows_is_understood() -> None:
+    (line,) = re.findall(r"`svr (search [^`]+)`", PAGE)
+    command, bound, _ = app.parse_args(shlex.split(line))
+    assert command is search
+    assert bound.arguments == {"collection": "notes", "text": "invoice 4711", "by": "words"}
+    assert "`--by both`" in PAGE

@@ -96,6 +96,34 @@ def test_text_is_embedded_by_the_local_model(svr):
     assert json.loads(out)["hits"][0]["id"] == "p1"
 
 
+def test_words_find_without_the_vectors_model(svr):
+    code, out, err = svr("search", "books", "people and spice", "--by", "words", "--json")
+    assert (code, err) == (0, "")
+    hits = json.loads(out)["hits"]
+    assert {hit["id"] for hit in hits} == {"dune", "cosmos"}
+    assert all(hit["distance"] is None for hit in hits)
+    code, out, _ = svr(
+        "search", "books", "people and spice", "--by", "words", "--partition", "category=novel"
+    )
+    assert code == 0
+    assert "dune" in out
+    assert "cosmos" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "best"),
+    [(("poems", "cold sea"), "p0"), (("books", "stars", "--vector", "[0, 1, 0]"), "cosmos")],
+    ids=["the local model's vector", "a vector given"],
+)
+def test_both_rankings_decide_together(svr, words, best):
+    code, out, err = svr("search", *words, "--by", "both", "--limit", "2", "--json")
+    assert (code, err) == (0, "")
+    hits = json.loads(out)["hits"]
+    assert hits[0]["id"] == best
+    assert hits[0]["score"] == pytest.approx(2 / 61)
+    assert len(hits) == 2
+
+
 def test_explain_tells_route_reason_and_recall(svr):
     code, out, _ = svr(
         "explain", "books", "--vector", "[1,0,0]", "--filter", '{"category": "novel"}', "--analyze"
@@ -244,8 +272,20 @@ BAD = [
     (("search", "books", "some text", "--vector", "[1,0,0]"), "either a text or --vector, not both"),
     (("search", "books"), "Give a text or --vector."),
     (("search",), "COLLECTION"),
-    (("search", "books", "--bogus"), "--bogus"),
-    (("bogus",), "bogus"),
+    (("search", "books", "--bogus"), "--bogus. See: svr search --help"),
+    (("collections", "drop", "--bogus"), "See: svr collections drop --help"),
+    (("collections", "bogus"), "See: svr collections --help"),
+    (("bogus",), "See: svr --help"),
+    (("search", "books", "--by", "words"), "--by words needs a text."),
+    (("search", "books", "--by", "both", "--vector", "[1,0,0]"), "--by both needs a text."),
+    (
+        ("search", "books", "spice", "--by", "words", "--vector", "[1,0,0]"),
+        "--vector has no use with --by words",
+    ),
+    (("search", "books", "spice", "--by", "words", "--exact"), "--exact has no use with --by words"),
+    (("search", "poems", "sea", "--by", "both", "--nprobe", "2"), "--nprobe has no use with --by both"),
+    (("search", "poems", "sea", "--by", "letters"), "--by"),
+    (("search", "books", "spice", "--by", "both"), "has 3 dimensions"),
     (("search", "poems", "x", "--url", "mysql://somewhere"), "mysql"),
     (("search", "poems", "x", "--url", "memory://", "--path", "somewhere"), "exclude"),
     (("search", "poems", "x", "--url", "postgresql://127.0.0.1:1/nowhere"), "cannot be reached"),
