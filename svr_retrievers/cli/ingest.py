@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from svr_retrievers import Collection, Document, Embedder, SVRClient, by_field
-from svr_retrievers.cli.ingest_sources import Format, Reading, one_after_the_other, open_sources
+from svr_retrievers.cli.ingest_sources import Format, Reading, one_after_the_other, open_sources, types_of
 from svr_retrievers.cli.search import LOCAL_DIMENSIONS
 from svr_retrievers.cli.store import HERE, Json, Store, print_json
 from svr_retrievers.demo.report import counted
@@ -28,6 +28,7 @@ from svr_retrievers.ingest.folders import passed_over
 from svr_retrievers.ingest.records import Read
 from svr_retrievers.model import DEFAULT_NAMESPACE
 
+Types = Annotated[list[str] | None, Parameter(negative=())]
 Fail = Annotated[bool, Parameter(negative=(), help="Stop at the first document that is refused.")]
 _SHOWN = 10
 REFUSED = 1
@@ -41,6 +42,7 @@ def ingest(
     text: str = "text",
     id_prefix: str = "",
     encoding: str | None = None,
+    types: Types = None,
     chunk_size: int = 1000,
     overlap: int = 0,
     partition_by: str | None = None,
@@ -75,6 +77,8 @@ def ingest(
         Put in front of every id, to keep apart what comes from different places.
     encoding
         Of text files and CSV, where it is not UTF-8 and no byte order mark says it.
+    types
+        What a column of CSV holds besides text: year=int, price=float; may be repeated.
     chunk_size
         The most characters of a chunk; 0 stores documents whole.
     overlap
@@ -91,7 +95,7 @@ def ingest(
         A file that gets every refused document; take it in again with --format dead-letters, and delete it then:
         later it would bring old documents back.
     """
-    sources = open_sources(paths, Reading(format, id, text, id_prefix, encoding))
+    sources = open_sources(paths, Reading(format, id, text, id_prefix, encoding, types_of(types or [])))
     chunker = _chunker(chunk_size, overlap)
     with store.client() as client:
         pipeline = IngestPipeline(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -33,6 +33,7 @@ class Reading:
     text: str = "text"
     prefix: str = ""
     encoding: str | None = None
+    types: Mapping[str, Callable[[str], object]] = field(default_factory=dict)
 
     def kind(self, path: Path) -> Format:
         if path.is_dir():
@@ -44,6 +45,8 @@ class Reading:
         kind = self.kind(path)
         if self.encoding is not None and kind not in {"folder", "csv"}:
             raise InputError(f"--encoding is for text files and CSV; {path.name!r} is {kind}.")
+        if self.types and kind != "csv":
+            raise InputError(f"--types is for the columns of CSV; {path.name!r} is {kind}.")
         if kind == "folder":
             return read_folder(path, prefix=prefix, encoding=self.encoding)
         if kind == "dead-letters":
@@ -55,11 +58,25 @@ class Reading:
 
     def _records(self, path: Path, kind: Format) -> Reader:
         if kind == "csv":
-            return read_csv(path, id=self.id, text=self.text, encoding=self.encoding)
+            return read_csv(path, id=self.id, text=self.text, encoding=self.encoding, types=self.types)
         if kind == "parquet":
             return read_parquet(path, id=self.id, text=self.text)
         read = read_json if kind == "json" else read_jsonl
         return read(path, id=self.id, text=self.text)
+
+
+def types_of(words: Sequence[str]) -> dict[str, Callable[[str], object]]:
+    """From words such as "year=int" to what reads such a column. Raises InputError."""
+    kinds: dict[str, Callable[[str], object]] = {"int": int, "float": float}
+    made: dict[str, Callable[[str], object]] = {}
+    for word in words:
+        column, _, kind = word.rpartition("=")
+        if not column or kind not in kinds:
+            raise InputError(
+                f"--types {word!r} is none.", hint="COLUMN=int or COLUMN=float, e.g. --types year=int"
+            )
+        made[column] = kinds[kind]
+    return made
 
 
 def _behind(prefix: str, document: Document) -> Document:

@@ -102,6 +102,16 @@ def test_folders_do_not_replace_each_others_files(svr, client, tmp_path) -> None
     assert client.collection("apart").count() == 2
 
 
+def test_a_csv_of_another_encoding_with_types(svr, client, tmp_path) -> None:
+    (tmp_path / "f.csv").write_bytes("id,text,year\n1,caf\u00e9,2020\n".encode("latin-1"))
+    words = ("ingest", tmp_path / "f.csv", "--collection", "typed", "--chunk-size", 0)
+    assert svr(*words, "--encoding", "latin-1", "--types", "year=int")[0] == 0
+    [row] = client.collection("typed").get(["1"])
+    assert (row.text, row.metadata["year"]) == ("caf\u00e9", 2020)
+    code, _, err = svr(*words, "--encoding", "latin-1", "--types", "yaer=int")
+    assert (code, "names 'yaer'" in err) == (1, True)
+
+
 def test_what_is_passed_over_is_told(svr, tmp_path) -> None:
     (tmp_path / "docs").mkdir()
     for name in ("a.md", "b.csv", "c.JSONL", "d.csv", "LICENSE"):

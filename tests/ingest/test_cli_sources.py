@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from svr_retrievers.cli.ingest_sources import Reading, one_after_the_other, open_sources
+from svr_retrievers.cli.ingest_sources import Reading, one_after_the_other, open_sources, types_of
 from svr_retrievers.errors import InputError
 from svr_retrievers.ingest import Read, Unreadable
 from svr_retrievers.ingest.letters import DeadLetters, Refusal
@@ -57,9 +57,23 @@ def test_an_encoding_is_for_files_of_text(tmp_path) -> None:
     assert [item.document.text for item in items] == ["caf\u00e9"] * 2
 
 
+def test_columns_of_csv_have_types(tmp_path) -> None:
+    (tmp_path / "f.csv").write_text("id,text,year,price\n1,a,2020,1.5\n")
+    reading = Reading(types=types_of(["year=int", "price=float"]))
+    [item] = one_after_the_other(open_sources([tmp_path / "f.csv"], reading))
+    assert item.document.metadata == {"year": 2020, "price": 1.5}
+    for wrong in ("year", "year=date", "=int"):
+        with pytest.raises(InputError, match="is none"):
+            types_of([wrong])
+
+
 @pytest.mark.parametrize(
     ("reading", "told"),
-    [(Reading(encoding="latin-1"), "--encoding"), (Reading("dead-letters", prefix="p"), "--id-prefix")],
+    [
+        (Reading(encoding="latin-1"), "--encoding"),
+        (Reading("dead-letters", prefix="p"), "--id-prefix"),
+        (Reading(types={"year": int}), "--types"),
+    ],
 )
 def test_what_says_nothing_about_a_file_is_refused(tmp_path, reading, told) -> None:
     with pytest.raises(InputError, match=told):
