@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from svr_retrievers import Collection, Document, Embedder, SVRClient, by_field
-from svr_retrievers.cli.ingest_sources import Format, Reading, one_after_the_other, open_sources, types_of
+from svr_retrievers.cli.ingest_sources import AS_NAMED, Reading, one_after_the_other, open_sources
 from svr_retrievers.cli.search import LOCAL_DIMENSIONS
 from svr_retrievers.cli.store import HERE, Json, Store, print_json
 from svr_retrievers.demo.report import counted
@@ -28,7 +28,6 @@ from svr_retrievers.ingest.folders import passed_over
 from svr_retrievers.ingest.records import Read
 from svr_retrievers.model import DEFAULT_NAMESPACE
 
-Types = Annotated[list[str] | None, Parameter(negative=())]
 Fail = Annotated[bool, Parameter(negative=(), help="Stop at the first document that is refused.")]
 _SHOWN = 10
 REFUSED = 1
@@ -37,12 +36,7 @@ REFUSED = 1
 def ingest(
     *paths: Path,
     collection: str,
-    format: Format = "auto",
-    id: str = "id",
-    text: str = "text",
-    id_prefix: str = "",
-    encoding: str | None = None,
-    types: Types = None,
+    reading: Reading = AS_NAMED,
     chunk_size: int = 1000,
     overlap: int = 0,
     partition_by: str | None = None,
@@ -67,18 +61,6 @@ def ingest(
         Files and folders.
     collection
         The collection's name.
-    format
-        What the files are, where their names do not say it.
-    id
-        The field of a record that is its id.
-    text
-        The field of a record that is its text.
-    id_prefix
-        Put in front of every id, to keep apart what comes from different places.
-    encoding
-        Of text files and CSV, where it is not UTF-8 and no byte order mark says it.
-    types
-        What a column of CSV holds besides text: year=int, price=float; may be repeated.
     chunk_size
         The most characters of a chunk; 0 stores documents whole.
     overlap
@@ -95,7 +77,7 @@ def ingest(
         A file that gets every refused document; take it in again with --format dead-letters, and delete it then:
         later it would bring old documents back.
     """
-    sources = open_sources(paths, Reading(format, id, text, id_prefix, encoding, types_of(types or [])))
+    sources = open_sources(paths, reading)
     chunker = _chunker(chunk_size, overlap)
     with store.client() as client:
         pipeline = IngestPipeline(

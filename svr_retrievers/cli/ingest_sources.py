@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
+
+from cyclopts import Parameter
 
 from svr_retrievers import Document
 from svr_retrievers.errors import InputError
@@ -24,16 +26,33 @@ _BY_SUFFIX: dict[str, Format] = {
 }
 
 
+@Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How paths are read, all of them."""
+    """How paths are read, all of them.
+
+    Parameters
+    ----------
+    format
+        What the files are, where their names do not say it.
+    id
+        The field of a record that is its id.
+    text
+        The field of a record that is its text.
+    id_prefix
+        Put in front of every id, to keep apart what comes from different places.
+    encoding
+        Of text files and CSV, where it is not UTF-8 and no byte order mark says it.
+    types
+        What a column of CSV holds besides text: year=int, price=float; may be repeated.
+    """
 
     format: Format = "auto"
     id: str = "id"
     text: str = "text"
-    prefix: str = ""
+    id_prefix: str = ""
     encoding: str | None = None
-    types: Mapping[str, Callable[[str], object]] = field(default_factory=dict)
+    types: Annotated[list[str] | None, Parameter(negative=())] = None
 
     def kind(self, path: Path) -> Format:
         if path.is_dir():
@@ -58,11 +77,16 @@ class Reading:
 
     def _records(self, path: Path, kind: Format) -> Reader:
         if kind == "csv":
-            return read_csv(path, id=self.id, text=self.text, encoding=self.encoding, types=self.types)
+            return read_csv(
+                path, id=self.id, text=self.text, encoding=self.encoding, types=types_of(self.types or [])
+            )
         if kind == "parquet":
             return read_parquet(path, id=self.id, text=self.text)
         read = read_json if kind == "json" else read_jsonl
         return read(path, id=self.id, text=self.text)
+
+
+AS_NAMED = Reading()
 
 
 def types_of(words: Sequence[str]) -> dict[str, Callable[[str], object]]:
@@ -96,7 +120,9 @@ def open_sources(paths: Sequence[Path], reading: Reading) -> list[Reader]:
         )
     apart = len(folders) > 1
     return [
-        reading.source(path, reading.prefix + (f"{path.resolve().name}/" if apart and path.is_dir() else ""))
+        reading.source(
+            path, reading.id_prefix + (f"{path.resolve().name}/" if apart and path.is_dir() else "")
+        )
         for path in paths
     ]
 

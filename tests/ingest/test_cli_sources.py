@@ -38,7 +38,7 @@ def test_a_prefix_stands_before_every_id(tmp_path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.md").write_text("text")
     paths = [tmp_path / "docs", records(tmp_path / "one.jsonl", "b")]
-    items = list(one_after_the_other(open_sources(paths, Reading(prefix="p-"))))
+    items = list(one_after_the_other(open_sources(paths, Reading(id_prefix="p-"))))
     assert [item.document.id for item in items] == ["p-a.md", "p-b"]
 
 
@@ -59,7 +59,7 @@ def test_an_encoding_is_for_files_of_text(tmp_path) -> None:
 
 def test_columns_of_csv_have_types(tmp_path) -> None:
     (tmp_path / "f.csv").write_text("id,text,year,price\n1,a,2020,1.5\n")
-    reading = Reading(types=types_of(["year=int", "price=float"]))
+    reading = Reading(types=["year=int", "price=float"])
     [item] = one_after_the_other(open_sources([tmp_path / "f.csv"], reading))
     assert item.document.metadata == {"year": 2020, "price": 1.5}
     for wrong in ("year", "year=date", "=int"):
@@ -71,8 +71,8 @@ def test_columns_of_csv_have_types(tmp_path) -> None:
     ("reading", "told"),
     [
         (Reading(encoding="latin-1"), "--encoding"),
-        (Reading("dead-letters", prefix="p"), "--id-prefix"),
-        (Reading(types={"year": int}), "--types"),
+        (Reading("dead-letters", id_prefix="p"), "--id-prefix"),
+        (Reading(types=["year=int"]), "--types"),
     ],
 )
 def test_what_says_nothing_about_a_file_is_refused(tmp_path, reading, told) -> None:
