@@ -169,9 +169,9 @@ class TestCsv:
         assert "encoding=" in bad(reader)[3].message
 
     def test_a_type_for_a_column_that_is_not_there_is_told_once(self, file) -> None:
-        [refused] = read_csv(file("id,text,year\n1,a,1\n2,b,2\n"), types={"yaer": int, "year": int})
+        [refused] = read_csv(file("id,text,year\n1,a,1\n2,b,2\n"), types={"yeer": int, "year": int})
         assert (refused.place, refused.code) == ("f.jsonl:1", "input")
-        assert "types names 'yaer', but the columns are ['id', 'text', 'year']" in refused.message
+        assert "types names 'yeer', but the columns are ['id', 'text', 'year']" in refused.message
         assert list(read_csv(file(""), types={"year": int})) == []
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1"])
