@@ -108,8 +108,8 @@ def test_a_csv_of_another_encoding_with_types(svr, client, tmp_path) -> None:
     assert svr(*words, "--encoding", "latin-1", "--types", "year=int")[0] == 0
     [row] = client.collection("typed").get(["1"])
     assert (row.text, row.metadata["year"]) == ("caf\u00e9", 2020)
-    code, _, err = svr(*words, "--encoding", "latin-1", "--types", "yaer=int")
-    assert (code, "names 'yaer'" in err) == (1, True)
+    code, _, err = svr(*words, "--encoding", "latin-1", "--types", "yeer=int")
+    assert (code, "names 'yeer'" in err) == (1, True)
 
 
 def test_what_is_passed_over_is_told(svr, tmp_path) -> None:
